@@ -1,0 +1,83 @@
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+IMAGE ?= foldserve
+BASE ?= docker.io/library/python:3.11-slim-bookworm
+BENCH ?= $(wildcard benchmarks/[a-z]*.py)
+PYTEST_ARGS ?=
+export TORCH_INDEX IMAGE BASE
+
+VENV := .venv
+BIN := $(VENV)/bin
+SERVES := $(VENV)/.installed-serve
+TESTS := $(VENV)/.installed-test
+
+.PHONY: help serve test lint bench image clean FORCE
+
+help:
+	@echo 'make serve   serve the shipped digits model at 127.0.0.1:8000 (FOLDSERVE_* in the environment changes that)'
+	@echo 'make test    lint, types, build the image, then every test (unit, end-to-end, browser, image)'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make bench   run the scripts in benchmarks/, or one: BENCH=benchmarks/NAME.py'
+	@echo 'make image   build the container image: with docker where a daemon answers, else with buildah'
+	@echo 'make clean   remove .venv and every cache; leaves the image'
+	@echo
+	@echo 'Each target first makes .venv and installs what it needs. Variables:'
+	@echo '  PYTHON=python3.12     the Python to make .venv with, 3.11 or newer (default: python3)'
+	@echo '  TORCH_INDEX=ADDRESS   a package index to take torch from, in .venv and in the image. Without it pip takes'
+	@echo '                        what it is configured with; on Linux that is usually the CUDA build, of several'
+	@echo '                        gigabytes. The "Start locally" page of PyTorch names an index for the CPU build and'
+	@echo '                        one for each CUDA version. Given later, it replaces the torch that is installed.'
+	@echo '  IMAGE=foldserve       the name of the image'
+	@echo '  BASE=NAME             the image it is built on (default: $(BASE))'
+	@echo '  PYTEST_ARGS=...       more arguments for pytest'
+
+serve: $(SERVES)
+	@exec $(BIN)/foldserve serve
+
+test: lint
+	@scripts/debian-packages browser image
+	@scripts/image
+	$(BIN)/python -m pytest -m 'image or not image' $(PYTEST_ARGS)
+	@echo 'make test: lint, types, the image and every test passed'
+
+lint: $(TESTS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(TESTS)
+	@[[ -n '$(BENCH)' ]] || { echo 'benchmarks/ holds no script; nothing was measured' >&2; exit 1; }
+	@for script in $(BENCH); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+image:
+	@scripts/debian-packages image
+	@scripts/image
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find service tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    || { echo 'foldserve needs Python 3.11 or newer, and $(PYTHON) is not: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	    || { echo '$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@echo 'Making $(VENV)'
+	@$(PYTHON) -m venv --clear $(VENV)
+
+# Changes only when TORCH_INDEX is given and is another than last time.
+$(VENV)/.wanted-torch-index: FORCE | $(BIN)/python
+	@[[ -e $@ && ( -z "$$TORCH_INDEX" || "$$TORCH_INDEX" == "$$(<$@)" ) ]] || echo "$$TORCH_INDEX" >$@
+
+$(SERVES): pyproject.toml constraints.txt $(VENV)/.wanted-torch-index
+	@scripts/install $(VENV)
+	@touch $@
+
+$(TESTS): pyproject.toml constraints.txt $(VENV)/.wanted-torch-index
+	@scripts/install $(VENV) test
+	@touch $(SERVES) $@

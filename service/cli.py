@@ -1,0 +1,277 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from service import __version__, settings
+from service.errors import FoldserveError
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from service.engine.card import ModelCard, ModelFacts
+    from service.engine.client import EngineClient
+    from service.inspection.layer_stats import LayerStats, Summary
+    from service.store.model_store import ModelStore
+
+_USAGE_ERROR = 2
+_MODEL_SETTINGS = ("model_store", "device", "precision", "threads")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the answer is the process's exit status."""
+    arguments = vars(_parser().parse_args(argv))
+    command: Callable[[Settings, dict[str, Any]], int] = arguments.pop("command")
+    flags = {
+        name: arguments.pop(name)
+        for name in list(arguments)
+        if name in Settings.model_fields and arguments[name] is not None
+    }
+    try:
+        return command(settings.read(flags), arguments)
+    except FoldserveError as error:
+        err.print(f"[bold red]foldserve:[/] {_plain(error)}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "foldserve", description="Serve convolutional networks with every BatchNorm folded."
+    )
+    parser.add_argument("--version", action="version", version=f"foldserve {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(
+        name: str, command: Callable[..., int], summary: str, flags: Iterable[str]
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG)
+        sub.set_defaults(command=command)
+        for flag in flags:
+            _add_setting(sub, flag)
+        return sub
+
+    add("serve", _serve, "Fold, prove and serve every model of the store.", Settings.model_fields)
+    models = add("models", _models, "List what is in the store.", ("model_store",))
+    models.add_argument("--json", action="store_true", help="print JSON")
+    for name, command, summary in (
+        ("layers", _layers, "Show what every norm of a model knows."),
+        ("fold", _fold, "Fold a model, prove it, and say what became of every norm."),
+    ):
+        sub = add(name, command, summary, _MODEL_SETTINGS)
+        sub.add_argument("model", help="a model of the store, NAME or NAME/VERSION")
+        sub.add_argument("--json", action="store_true", help="print JSON")
+    train = add("train-digits", _train_digits, "Train the shipped digits model anew.", ("model_store",))
+    train.add_argument("--name", default="digits", help="model to write (default: %(default)s)")
+    train.add_argument("--model-version", type=int, default=1, help="version to write (default: %(default)s)")
+    train.add_argument("--epochs", type=int, help="passes over the training rows")
+    train.add_argument(
+        "--seed", type=int, default=0, help="of weights, order and augmentation (default: %(default)s)"
+    )
+    train.add_argument("--replace", action="store_true", help="replace a version that is there already")
+    return parser
+
+
+_EPILOG = f"Every setting can also be given in the environment, as {settings.PREFIX}NAME."
+
+
+def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
+    field = Settings.model_fields[name]
+    flag = f"--{name.replace('_', '-')}"
+    shown = str(field.default) or "none"
+    parser.add_argument(flag, dest=name, metavar="VALUE", help=f"{field.description} Default: {shown}.")
+
+
+# --- serve
+
+
+def _serve(chosen: Settings, _: dict[str, Any]) -> int:
+    from service import app
+
+    err.print(f"foldserve {__version__}: loading models from {chosen.model_store}", soft_wrap=True)
+    return app.serve(chosen, lambda client, address: _greet(chosen, client, address))
+
+
+def _greet(chosen: Settings, client: EngineClient, address: str) -> None:
+    """The start-up summary: what is served, what was folded, how exact it is, how long it took."""
+    cards = client.cards()
+    for card in cards:
+        _print_summary(card.facts)
+    err.print(f"[bold green]ready[/] at {address} (documentation at {address}/docs). Try:", soft_wrap=True)
+    err.print(f"  {_curl(chosen, cards[0], address)}", soft_wrap=True, markup=False)
+
+
+def _print_summary(facts: ModelFacts) -> None:
+    fold, parity = facts.fold, facts.fold["parity"]
+    steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in facts.seconds.items())
+    err.print(
+        f"[bold]{facts.model}/{facts.version}[/]: {fold['folded']} of {fold['norms']} norms folded; "
+        f"relative error {parity['max_relative_error']:.1e} against float64 "
+        f"(unfolded {parity['unfolded_relative_error']:.1e}); {facts.precision} on {facts.device}; "
+        f"{sum(facts.seconds.values()):.2f} s ({steps})",
+        soft_wrap=True,
+    )
+
+
+def _curl(chosen: Settings, card: ModelCard, address: str) -> str:
+    facts = card.facts
+    example = facts.manifest.input.example
+    image = "IMAGE.png"
+    if example:
+        image = str(Path(chosen.model_store) / facts.model / str(facts.version) / example)
+    media_type = "image/jpeg" if image.endswith((".jpg", ".jpeg")) else "image/png"
+    return (
+        f"curl -H 'Content-Type: {media_type}' --data-binary @{image} "
+        f"{address}/v1/models/{facts.model}/predict"
+    )
+
+
+# --- models, layers, fold
+
+
+def _models(chosen: Settings, arguments: dict[str, Any]) -> int:
+    store = _store(chosen)
+    stored = [store.open(name, version) for name in store.names() for version in store.versions(name)]
+    if arguments["json"]:
+        _print_json(
+            [{"model": s.name, "version": s.version, "manifest": s.manifest.model_dump()} for s in stored]
+        )
+        return 0
+    table = Table("model", "version", "architecture", "input", "task", "precision", box=None)
+    for model in stored:
+        manifest = model.manifest
+        shape = "x".join(map(str, manifest.input.shape))
+        table.add_row(
+            model.name,
+            str(model.version),
+            manifest.architecture,
+            f"{manifest.input.colour} {shape}",
+            manifest.output.task,
+            manifest.serving.precision,
+        )
+    out.print(table)
+    return 0
+
+
+def _layers(chosen: Settings, arguments: dict[str, Any]) -> int:
+    facts = _loaded(chosen, arguments["model"])
+    if arguments["json"]:
+        _print_json([layer.model_dump() for layer in facts.layers])
+        return 0
+    table = Table(
+        "norm", "channels", "eps", "momentum", "mean", "variance", "weight", "bias", "outcome", box=None
+    )
+    for layer in facts.layers:
+        table.add_row(
+            layer.name,
+            str(layer.num_features),
+            f"{layer.eps:g}",
+            "cumulative" if layer.momentum is None else f"{layer.momentum:g}",
+            *(_range(s) for s in (layer.running_mean, layer.running_var, layer.weight, layer.bias)),
+            _outcome(layer),
+        )
+    out.print(table)
+    return 0
+
+
+def _fold(chosen: Settings, arguments: dict[str, Any]) -> int:
+    facts = _loaded(chosen, arguments["model"])
+    report, parity = facts.fold, facts.fold["parity"]
+    if arguments["json"]:
+        _print_json({"model": facts.model, **report})
+        return 0
+    table = Table("norm", "outcome", "partner", "reason", box=None)
+    for layer in report["layers"]:
+        colour = "yellow" if layer["outcome"] == "kept" else "green"
+        table.add_row(
+            layer["name"], f"[{colour}]{layer['outcome']}[/]", layer["partner"] or "", layer["reason"]
+        )
+    out.print(table)
+    out.print(
+        f"\n{report['folded']} of {report['norms']} norms folded, {report['kept']} kept. "
+        f"Relative error {parity['max_relative_error']:.1e} against float64 "
+        f"(unfolded: {parity['unfolded_relative_error']:.1e}, tolerance {parity['tolerance']:.0e}), "
+        f"top-1 agreement {parity['top1_agreement']:.0%} of {parity['rows']} rows."
+    )
+    return 0
+
+
+def _loaded(chosen: Settings, model: str) -> ModelFacts:
+    """The facts of a model, loaded as the engine would load it."""
+    name, _, version = model.partition("/")
+    stored = _store(chosen).open(name, int(version) if version.isdigit() else None)
+    import torch
+
+    from service.engine.loading import load
+    from service.plan import device
+
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    precision = None if chosen.precision == "manifest" else chosen.precision
+    with err.status(f"folding {stored}"):
+        return load(stored, device.choose(chosen.device), precision=precision).card.facts
+
+
+def _outcome(layer: LayerStats) -> str:
+    return f"{layer.outcome or 'never called'} {layer.partner or ''}".strip()
+
+
+def _range(summary: Summary | None) -> str:
+    return "-" if summary is None else f"{summary.min:.3g} .. {summary.max:.3g}"
+
+
+# --- train-digits
+
+
+def _train_digits(chosen: Settings, arguments: dict[str, Any]) -> int:
+    from service.network import training
+
+    epochs = arguments["epochs"] or training.EPOCHS
+    with Progress(console=err) as bar:
+        task = bar.add_task("training", total=epochs)
+        trained = training.train_digits(
+            _store(chosen),
+            name=arguments["name"],
+            version=arguments["model_version"],
+            epochs=epochs,
+            seed=arguments["seed"],
+            replace=arguments["replace"],
+            progress=lambda now: bar.update(task, completed=now.epoch, description=f"loss {now.loss:.4f}"),
+        )
+    out.print(
+        f"{trained.correct} of {trained.held_out_rows} held-out digits right ({trained.accuracy:.2%}); "
+        f"wrote {arguments['name']}/{arguments['model_version']}"
+    )
+    return 0
+
+
+# --- all of them
+
+
+def _store(chosen: Settings) -> ModelStore:
+    from service.store.model_store import ModelStore
+
+    return ModelStore(chosen.model_store)
+
+
+def _print_json(content: object) -> None:
+    json.dump(content, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def _plain(error: Exception) -> str:
+    return str(error).replace("[", r"\[")

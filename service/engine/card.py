@@ -1,0 +1,104 @@
+"""The model card: everything that is ever asked about a loaded model, written once, read without torch.
+
+A card is one safetensors blob in a sealed, anonymous file: the stored vectors of every norm under
+`<layer>/<vector>`, and the facts as JSON in the blob's metadata. Another process can read it from
+its descriptor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.numpy import load, save
+
+from service.batching.job import ModelKey
+from service.errors import UnknownLayer
+from service.inspection.layer_stats import LayerStats
+from service.store.manifest import Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+
+class ModelFacts(BaseModel):
+    """What is said of one loaded version, without the vectors."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+    model: str
+    version: int
+    manifest: Manifest
+    labels: list[str] | None
+    output_shape: list[int]
+    """Of one row's answer."""
+    device: str
+    precision: str
+    max_batch: int
+    torch_version: str
+    layers: list[LayerStats]
+    """One per norm, in the order in which the network computes them."""
+    fold: dict[str, Any]
+    """The fold report with its parity, as `FoldReport.as_dict` gives it."""
+    seconds: dict[str, float]
+    """How long each step of loading took."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One loaded version: its facts, and per norm the stored vectors, bit for bit."""
+
+    facts: ModelFacts
+    vectors: Mapping[str, Mapping[str, np.ndarray]]
+
+    @property
+    def key(self) -> ModelKey:
+        """The model and version that this card describes."""
+        return ModelKey(self.facts.model, self.facts.version)
+
+    def layer(self, name: str) -> LayerStats:
+        """The norm of that name; raises `UnknownLayer`."""
+        for layer in self.facts.layers:
+            if layer.name == name:
+                return layer
+        raise UnknownLayer(f"model {self.facts.model!r} has no norm {name!r}")
+
+
+def write(card: ModelCard) -> int:
+    """The descriptor of a sealed file that holds the card; the caller closes it."""
+    tensors = {f"{layer}/{name}": v for layer, vs in card.vectors.items() for name, v in vs.items()}
+    blob = save(tensors, metadata={"facts": card.facts.model_dump_json()})
+    descriptor = os.memfd_create(f"card-{card.facts.model}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(blob)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    return descriptor
+
+
+def read(descriptor: int) -> ModelCard:
+    """The card behind a descriptor, which stays open."""
+    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as mapped:
+        blob = mapped[:]
+    (header_bytes,) = struct.unpack_from("<Q", blob)
+    metadata = _Header.model_validate_json(blob[8 : 8 + header_bytes]).metadata
+    vectors: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    for name, vector in load(blob).items():
+        layer, _, kind = name.rpartition("/")
+        vectors[layer][kind] = vector
+    return ModelCard(ModelFacts.model_validate_json(metadata["facts"]), dict(vectors))
+
+
+class _Header(BaseModel):
+    """The JSON that opens a safetensors blob; its tensors are read by safetensors itself."""
+
+    metadata: dict[str, str] = Field(alias="__metadata__")

@@ -1,0 +1,202 @@
+"""Capture: a network in evaluation mode as one functional ATen graph with a dynamic batch."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._ops import OpOverload
+from torch.export import Dim, ExportedProgram, export
+
+from service.errors import ModelRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+aten = torch.ops.aten
+
+_IDENTITY_IN_EVALUATION = {
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+    aten.detach.default,
+    aten.detach_.default,
+    aten.alias.default,
+    aten.lift_fresh_copy.default,
+}
+# They check what export assumed; `_assert_tensor_metadata` would even refuse the float64 reference.
+_ASSERTIONS = {
+    aten._assert_scalar.default,
+    aten._assert_tensor_metadata.default,
+    aten._assert_async.msg,
+    aten.sym_constrain_range_for_size.default,
+    aten.sym_constrain_range.default,
+}
+
+
+@dataclass(frozen=True)
+class CapturedGraph:
+    """A network as `module`: one placeholder `[N, ...]`, one output tensor, ATen calls only.
+
+    Stored tensors are `get_attr` nodes whose targets are the network's own parameter and buffer
+    names. No node changes another's value.
+    """
+
+    module: fx.GraphModule
+    example: Tensor
+    """Two rows at least, `[N, ...]`."""
+
+
+def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
+    """Capture `module` as it computes in evaluation mode; its training flag is left as it was.
+
+    `example` is `[N, ...]`, any N: one row is repeated, because export would take a batch of one
+    for a constant. Raises `ModelRefused` where the network cannot be exported, does not take one
+    tensor to one tensor, or changes its own buffers at inference.
+    """
+    rows = example if len(example) > 1 else example.repeat(2, *[1] * (example.dim() - 1))
+    program = _export(module, rows)
+    try:
+        graph_module = _unlifted(program)
+        _make_functional(graph_module.graph)
+    except _NotFunctional:
+        graph_module = _unlifted(_decomposed(program))
+    for node in graph_module.graph.nodes:
+        if _mutates(node):
+            raise ModelRefused(f"the network changes a stored tensor at inference ({node.target})")
+    _drop_identities(graph_module.graph)
+    graph_module.graph.eliminate_dead_code()
+    graph_module.recompile()
+    return CapturedGraph(graph_module, rows)
+
+
+def source_nodes(graph: fx.Graph) -> Iterator[fx.Node]:
+    """The nodes that read stored tensors."""
+    return (node for node in graph.nodes if node.op == "get_attr")
+
+
+def attribute(module: fx.GraphModule, target: str) -> Tensor:
+    """The stored tensor behind a `get_attr` node's target."""
+    value: Tensor = operator.attrgetter(target)(module)
+    return value
+
+
+def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
+    training = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        with _quiet(), torch.no_grad():
+            return export(module, (example,), dynamic_shapes=({0: Dim("batch")},), strict=False)
+    except Exception as error:  # export raises whatever the network's own code raises
+        raise ModelRefused(f"the network cannot be captured with a dynamic batch: {error}") from error
+    finally:
+        for child, mode in training.items():
+            child.training = mode
+
+
+def _decomposed(program: ExportedProgram) -> ExportedProgram:
+    with _quiet():
+        decomposed: ExportedProgram = program.run_decompositions({})
+        return decomposed
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's own warnings, which are about nothing that a user could change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _unlifted(program: ExportedProgram) -> fx.GraphModule:
+    """The program's graph with its lifted parameters, buffers and constants as attributes again."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    names |= signature.inputs_to_lifted_tensor_constants
+    stored: dict[str, Any] = {**program.state_dict, **program.constants}
+    if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
+        raise ModelRefused("the network does not take one tensor to one tensor")
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in names:
+            if not node.users:
+                continue
+            copies[node] = graph.get_attr(names[node.name])
+            copies[node].meta = dict(node.meta)
+        elif node.op == "output":
+            (outputs,) = node.args
+            graph.output(copies[outputs[0]])
+        else:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    used = {str(node.target) for node in source_nodes(graph)}
+    with _quiet():
+        return fx.GraphModule({name: stored[name].detach() for name in used}, graph)
+
+
+class _NotFunctional(Exception):
+    """An in-place operation whose effect on aliases is not obvious; decompositions handle it."""
+
+
+def _make_functional(graph: fx.Graph) -> None:
+    """Replace every in-place operation on an intermediate value by its functional counterpart."""
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if not _mutates(node):
+            continue
+        mutated = node.args[0]
+        functional = _functional_counterpart(node.target)
+        if functional is None or not isinstance(mutated, fx.Node) or mutated.op == "get_attr":
+            raise _NotFunctional
+        later = [user for user in mutated.users if order[user] > order[node]]
+        aliases = _aliases(mutated) - {mutated, node}
+        if any(order[user] > order[node] for alias in aliases for user in alias.users):
+            raise _NotFunctional
+        node.target = functional
+        for user in later:
+            user.replace_input_with(mutated, node)
+
+
+def _mutates(node: fx.Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _functional_counterpart(target: Any) -> OpOverload | None:
+    packet = getattr(aten, target._opname.removesuffix("_"), None)
+    overload = getattr(packet, target._overloadname, None)
+    return overload if isinstance(overload, OpOverload) and not overload._schema.is_mutable else None
+
+
+def _aliases(node: fx.Node) -> set[fx.Node]:
+    """Every value that may share memory with `node`, itself included."""
+    found, frontier = {node}, [node]
+    while frontier:
+        current = frontier.pop()
+        related = [user for user in current.users if _is_view(user) and user.args[0] is current]
+        if _is_view(current) and isinstance(current.args[0], fx.Node):
+            related.append(current.args[0])
+        frontier += [other for other in related if other not in found]
+        found.update(related)
+    return found
+
+
+def _is_view(node: fx.Node) -> bool:
+    if node.target is operator.getitem or node.target in _IDENTITY_IN_EVALUATION:
+        return True
+    return isinstance(node.target, OpOverload) and any(
+        returned.alias_info is not None for returned in node.target._schema.returns
+    )
+
+
+def _drop_identities(graph: fx.Graph) -> None:
+    for node in list(graph.nodes):
+        if node.target in _ASSERTIONS:
+            graph.erase_node(node)
+        elif node.target in _IDENTITY_IN_EVALUATION and not (len(node.args) > 2 and node.args[2]):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)

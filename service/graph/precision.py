@@ -1,0 +1,38 @@
+"""Precision: one graph, its stored tensors rounded to one dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from service.graph.capture import attribute, source_nodes
+
+
+def astype(module: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
+    """A copy of the graph that computes in `dtype`; integer tensors stay, nothing is shared in place.
+
+    Casts that the network itself makes to a floating-point dtype are made to `dtype` instead.
+    """
+    tensors = {str(node.target): attribute(module, str(node.target)) for node in source_nodes(module.graph)}
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    for node in graph.nodes:
+        node.args, node.kwargs = in_dtype(node.args, dtype), in_dtype(node.kwargs, dtype)
+    return fx.GraphModule({name: _cast(tensor, dtype) for name, tensor in tensors.items()}, graph)
+
+
+def in_dtype(argument: Any, dtype: torch.dtype) -> Any:
+    """The arguments of a call with every floating-point dtype among them replaced."""
+    if isinstance(argument, torch.dtype):
+        return dtype if argument.is_floating_point else argument
+    if isinstance(argument, list | tuple):
+        return type(argument)([in_dtype(item, dtype) for item in argument])
+    if isinstance(argument, dict):
+        return {key: in_dtype(item, dtype) for key, item in argument.items()}
+    return argument
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -1,0 +1,38 @@
+"""Devices: which one a plan runs on, and how it is described."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from service.errors import InvalidConfiguration
+
+
+def choose(name: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`; raises `InvalidConfiguration` where it is not there.
+
+    `auto` is the first CUDA device, or the CPU where there is none. float32 stays float32 on CUDA:
+    TF32, which torch allows for convolutions, would cost three decimal digits unasked.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name):
+        raise InvalidConfiguration(f"device {name!r} is none of auto, cpu, cuda, cuda:N")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InvalidConfiguration(
+            f"device {name!r} was asked for, but this torch ({torch.__version__}) sees no CUDA device"
+        )
+    index = int(name.partition(":")[2] or 0)
+    if index >= torch.cuda.device_count():
+        raise InvalidConfiguration(f"device {name!r}: there are {torch.cuda.device_count()} CUDA devices")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda", index)
+
+
+def describe(device: torch.device) -> str:
+    """The device for a person: `cpu (4 threads)` or `cuda:0 (NVIDIA H100 80GB HBM3)`."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)"

@@ -1,0 +1,92 @@
+"""Settings: `FOLDSERVE_*` in the environment, or flags of the same names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.batching.policy import Limits
+from service.errors import InvalidConfiguration
+
+PREFIX = "FOLDSERVE_"
+
+
+class Settings(BaseSettings):
+    """Every setting with its default; frozen, and handed down as an argument, never global."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port; 0 takes a free one.")
+    model_store: Path = Field(Path("model_store"), description="Folder that holds <model>/<version>/.")
+    models: str = Field("", description="Names of the models to serve, separated by commas; empty: all.")
+    versions: Literal["latest", "all"] = Field(
+        "latest", description="Serve the highest version of each model, or all of them."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    precision: Literal["manifest", "float32", "bfloat16", "float16"] = Field(
+        "manifest", description="Serving precision; manifest: what each model's manifest says."
+    )
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="Threads of one computation on the CPU; 0: as many as there are cores."
+    )
+    max_batch: Annotated[int, Field(ge=0, le=4096)] = Field(
+        0, description="Rows computed at once; 0: what each model's manifest says."
+    )
+    max_delay_ms: Annotated[float, Field(ge=0, le=10_000)] = Field(
+        0.0, description="How long the oldest waiting rows may wait for company; 0: not at all."
+    )
+    max_waiting_rows: Annotated[int, Field(gt=0)] = Field(
+        2048, description="Rows that may wait; more are refused with 429."
+    )
+    max_request_rows: Annotated[int, Field(gt=0)] = Field(512, description="Rows in one request.")
+    max_body_mb: Annotated[float, Field(gt=0, le=4096)] = Field(32.0, description="MiB in one body.")
+    max_pixels: Annotated[int, Field(gt=0)] = Field(
+        64_000_000, description="Pixels of one encoded image, read from its header."
+    )
+    timeout_ms: Annotated[int, Field(gt=0, le=3_600_000)] = Field(
+        30_000, description="Deadline of a request that names none, and the longest it may name."
+    )
+    drain_timeout_s: Annotated[int, Field(gt=0, le=3600)] = Field(
+        60, description="How long a shutdown waits for what was accepted."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="How it is logged.")
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the queue."""
+        return Limits(max_waiting_rows=self.max_waiting_rows, max_delay_s=self.max_delay_ms / 1000)
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The limit of a body in bytes."""
+        return int(self.max_body_mb * 1024 * 1024)
+
+    @property
+    def model_names(self) -> list[str]:
+        """The names in `models`."""
+        return [name.strip() for name in self.models.split(",") if name.strip()]
+
+
+def read(flags: dict[str, Any]) -> Settings:
+    """The settings from the environment, overridden by `flags`.
+
+    Raises `InvalidConfiguration` that names every setting that is unknown or wrong.
+    """
+    unknown = [
+        name
+        for name in os.environ
+        if name.upper().startswith(PREFIX) and name[len(PREFIX) :].lower() not in Settings.model_fields
+    ]
+    if unknown:
+        raise InvalidConfiguration(f"unknown setting in the environment: {', '.join(sorted(unknown))}")
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        wrong = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        raise InvalidConfiguration("; ".join(wrong)) from None

@@ -1,0 +1,158 @@
+"""The manifest: what a `model.toml` says about one version of a model.
+
+Strict in every table: a key that is not documented here is an error that names it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import InvalidManifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE_NAME = "model.toml"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+
+Precision = Literal["float32", "bfloat16", "float16"]
+Provenance = str | int | float | bool
+
+
+def _nonzero(value: float) -> float:
+    if value == 0:
+        raise ValueError("must not be 0")
+    return value
+
+
+PlainFileName = Annotated[str, Field(pattern=NAME_PATTERN)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+FiniteNonzero = Annotated[Finite, AfterValidator(_nonzero)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Input(_Table):
+    """What one row is, and how an image becomes one.
+
+    An image is decoded to `colour`, its shorter side is resized to `resize` pixels with
+    `interpolation` (antialiased), its centre is cropped to the height and width of `shape`, and
+    the network receives `(pixel / 255 - mean) / std` per channel. Without `resize` an image is
+    resized to exactly the height and width of `shape`, its proportions notwithstanding.
+    """
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] = "image"
+    shape: Annotated[list[Annotated[int, Field(gt=0, le=65536)]], Field(min_length=3, max_length=3)]
+    """`[channels, height, width]`, the row without its batch axis."""
+    colour: Literal["rgb", "grayscale"] = "rgb"
+    resize: Annotated[int, Field(gt=0, le=65536)] | None = None
+    """Pixels of the shorter side before the centre crop."""
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    mean: list[Finite]
+    """Per channel, for pixels scaled to 0..1."""
+    std: list[FiniteNonzero]
+    """Per channel, for pixels scaled to 0..1."""
+    example: PlainFileName | None = None
+    """An image beside the manifest to try the model with."""
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        channels = {"rgb": 3, "grayscale": 1}[self.colour]
+        if self.shape[0] != channels:
+            raise ValueError(f"shape has {self.shape[0]} channels, but colour {self.colour!r} has {channels}")
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != channels:
+                raise ValueError(f"{key} has {len(values)} values for {channels} channels")
+        if self.resize is not None and self.resize < max(self.shape[1:]):
+            raise ValueError(f"resize {self.resize} is smaller than the crop {self.shape[1]}x{self.shape[2]}")
+        return self
+
+
+class Output(_Table):
+    """What the network answers: `classification` is one row of logits per input row."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] = "logits"
+    task: Literal["classification", "tensor"] = "classification"
+    labels: PlainFileName | None = None
+    """A text file beside the manifest, one label a line, in the order of the logits."""
+
+
+class Weights(_Table):
+    """The weights file beside the manifest."""
+
+    file: PlainFileName = "weights.safetensors"
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Serving(_Table):
+    """Defaults of serving, which settings may override."""
+
+    max_batch: Annotated[int, Field(gt=0, le=4096)] = 64
+    """Rows that the device computes at once."""
+    precision: Precision = "float32"
+
+
+class Manifest(_Table):
+    """One version of a model, as its `model.toml` describes it."""
+
+    architecture: Annotated[str, Field(min_length=1, max_length=256)]
+    """A name of the catalog, such as `digits`."""
+    options: dict[str, int | float | str | bool] = {}
+    """Keyword arguments of the architecture, such as `num_classes`."""
+    input: Input
+    outputs: Annotated[list[Output], Field(min_length=1, max_length=1)]
+    """Exactly one for now."""
+    weights: Weights
+    serving: Serving = Serving()
+    provenance: dict[str, Provenance | dict[str, Provenance]] = {}
+    """Free text and metrics; shown, never interpreted."""
+
+    @property
+    def output(self) -> Output:
+        """The one output."""
+        return self.outputs[0]
+
+
+def read(path: Path) -> Manifest:
+    """The manifest in the file `path`; raises `InvalidManifest`, naming the file and every wrong key."""
+    where = "/".join(path.parts[-3:])
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidManifest(f"{where} is missing") from None
+    except OSError as error:
+        raise InvalidManifest(f"{where} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidManifest(f"{where} is not TOML: {error}") from error
+    return parse(document, where)
+
+
+def parse(document: dict[str, Any], where: str = FILE_NAME) -> Manifest:
+    """The manifest that a TOML document says; raises `InvalidManifest`."""
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as error:
+        raise InvalidManifest(f"{where}: {_sentence(error)}") from error
+
+
+def write(path: Path, manifest: Manifest) -> None:
+    """Write `manifest` to the file `path` as TOML."""
+    path.write_text(tomli_w.dumps(manifest.model_dump(exclude_none=True)), encoding="utf-8")
+
+
+def _sentence(error: ValidationError) -> str:
+    def one(problem: Any) -> str:
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            return f"unknown key {key}"
+        if problem["type"] == "missing":
+            return f"key {key} is missing"
+        return f"{key}: {problem['msg'].removeprefix('Value error, ')}" if key else problem["msg"]
+
+    return "; ".join(dict.fromkeys(one(problem) for problem in error.errors(include_url=False)))

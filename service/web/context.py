@@ -1,0 +1,35 @@
+"""What the routes work with: made once by the composition root, found in the application's state."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.engine.client import EngineClient
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts that routes may use."""
+
+    client: EngineClient
+    settings: Settings
+    telemetry: Telemetry
+    decoders: Executor
+    """Threads that decode bodies, so that the event loop does not."""
+
+
+def parts_of(request: Request) -> Parts:
+    """The parts of the application that the request came to."""
+    parts = request.app.state.parts
+    if not isinstance(parts, Parts):
+        raise TypeError("the application was not composed")
+    return parts
+
+
+Context = Annotated[Parts, Depends(parts_of)]

@@ -1,0 +1,86 @@
+"""Predictions: network answers written as JSON or as an array."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from service.errors import InvalidTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.store.manifest import Output
+    from service.web.schemas import PredictQuery
+
+
+def refuse_non_finite(answers: np.ndarray) -> None:
+    """Raise `InvalidTensor` where an answer overflowed: its inputs are far out of range."""
+    finite = np.isfinite(answers.reshape(len(answers), -1)).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise InvalidTensor(f"row {row}: the network's answer is not finite; its inputs are out of range")
+
+
+def as_json(
+    answers: np.ndarray, output: Output, labels: Sequence[str] | None, query: PredictQuery
+) -> list[Any]:
+    """One prediction per row of float32 `answers`, `[N, classes]` for a classification."""
+    if output.task == "tensor":
+        return [{"values": row} for row in answers]
+    names = labels or [str(index) for index in range(answers.shape[1])]
+    probabilities = softmax(answers)
+    best = top(probabilities, query.top_k)
+    return [
+        _prediction(row, names, probabilities[number], answers[number], query)
+        for number, row in enumerate(best.tolist())
+    ]
+
+
+def as_array(answers: np.ndarray, output: Output, query: PredictQuery) -> np.ndarray:
+    """Class indices int64 `[N, top_k]`, or probabilities or logits float32, as the query asks."""
+    if output.task == "tensor" or query.output == "logits":
+        return answers
+    probabilities = softmax(answers)
+    return probabilities if query.output == "probabilities" else top(probabilities, query.top_k)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities `[N, classes]`, float32, computed in float64."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    probabilities: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities.astype(np.float32)
+
+
+def top(scores: np.ndarray, k: int) -> np.ndarray:
+    """The indices of the k largest scores per row, best first; of equal ones, the smaller index first."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+
+
+def dump_json(content: dict[str, Any]) -> bytes:
+    """JSON in which a float32 has its shortest digits."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def dump_array(array: np.ndarray) -> bytes:
+    """The array as an `.npy` file."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _prediction(
+    best: list[int], names: Sequence[str], probabilities: np.ndarray, logits: np.ndarray, query: PredictQuery
+) -> dict[str, Any]:
+    choices = [{"label": names[i], "index": i, "score": probabilities[i]} for i in best]
+    prediction = dict(choices[0])
+    if query.top_k > 1:
+        prediction["top"] = choices
+    if query.output == "probabilities":
+        prediction["probabilities"] = probabilities
+    if query.output == "logits":
+        prediction["logits"] = logits
+    return prediction

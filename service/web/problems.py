@@ -1,0 +1,109 @@
+"""Problems: how every error becomes an answer (RFC 9457), decided in one table."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from service import errors
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import Request
+
+MEDIA_TYPE = "application/problem+json"
+
+# The most specific class of an error decides; the type is a stable slug that clients may rely on.
+TABLE: dict[type[errors.FoldserveError], tuple[HTTPStatus, str]] = {
+    errors.InvalidInput: (HTTPStatus.BAD_REQUEST, "invalid-input"),
+    errors.InvalidQuery: (HTTPStatus.BAD_REQUEST, "invalid-query"),
+    errors.InvalidImage: (HTTPStatus.BAD_REQUEST, "invalid-image"),
+    errors.InvalidTensor: (HTTPStatus.BAD_REQUEST, "invalid-tensor"),
+    errors.InputTooLarge: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large"),
+    errors.UnsupportedMediaType: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
+    errors.UnknownModel: (HTTPStatus.NOT_FOUND, "unknown-model"),
+    errors.UnknownVersion: (HTTPStatus.NOT_FOUND, "unknown-version"),
+    errors.UnknownLayer: (HTTPStatus.NOT_FOUND, "unknown-layer"),
+    errors.NotReady: (HTTPStatus.SERVICE_UNAVAILABLE, "not-ready"),
+    errors.Draining: (HTTPStatus.SERVICE_UNAVAILABLE, "draining"),
+    errors.QueueFull: (HTTPStatus.TOO_MANY_REQUESTS, "queue-full"),
+    errors.DeadlinePassed: (HTTPStatus.GATEWAY_TIMEOUT, "deadline-passed"),
+    errors.JobCancelled: (HTTPStatus.SERVICE_UNAVAILABLE, "cancelled"),
+    errors.EngineFailed: (HTTPStatus.SERVICE_UNAVAILABLE, "engine-failed"),
+    errors.FoldserveError: (HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error"),
+}
+_TITLES = {
+    "not-found": "There is nothing at this address",
+    "method-not-allowed": "This address does not take this method",
+    "internal-error": "foldserve failed; this is a bug",
+}
+
+
+def kind(error: errors.FoldserveError) -> tuple[HTTPStatus, str]:
+    """The status and the type slug of an error."""
+    return next(TABLE[parent] for parent in type(error).__mro__ if parent in TABLE)
+
+
+def problem(error: errors.FoldserveError) -> Response:
+    """The answer to a request that ended in `error`."""
+    status, slug = kind(error)
+    retry_after = getattr(error, "retry_after_s", None)
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _answer(status, slug, "the cause is in the service's log")
+    return _answer(status, slug, str(error), headers)
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of `app` be answered as a problem, the framework's own included."""
+    app.add_exception_handler(errors.FoldserveError, _on_foldserve_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+async def _on_foldserve_error(_: Request, error: Exception) -> Response:
+    return problem(error if isinstance(error, errors.FoldserveError) else errors.FoldserveError())
+
+
+async def _on_validation_error(_: Request, error: Exception) -> Response:
+    found: list[Any] = list(error.errors()) if isinstance(error, RequestValidationError) else []
+    return problem(errors.InvalidQuery(sentence(found)))
+
+
+async def _on_http_exception(_: Request, error: Exception) -> Response:
+    status = HTTPStatus(error.status_code) if isinstance(error, HTTPException) else HTTPStatus.BAD_REQUEST
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    slug = status.phrase.lower().replace(" ", "-")
+    return _answer(status, slug, _TITLES.get(slug, status.phrase), headers)
+
+
+async def _on_bug(_: Request, __: Exception) -> Response:
+    return problem(errors.FoldserveError())
+
+
+def sentence(found: list[Any]) -> str:
+    """What pydantic found wrong, as one sentence."""
+
+    def one(item: Any) -> str:
+        name = ".".join(str(part) for part in item["loc"] if part not in ("query", "path", "body"))
+        if item["type"] == "extra_forbidden":
+            return f"unknown parameter {name!r}"
+        return f"{name}: {item['msg']}"
+
+    return "; ".join(map(one, found))
+
+
+def _answer(status: HTTPStatus, slug: str, detail: str, headers: dict[str, str] | None = None) -> Response:
+    body = {
+        "type": slug,
+        "title": _TITLES.get(slug, slug.replace("-", " ").capitalize()),
+        "status": status.value,
+        "detail": detail,
+    }
+    return Response(orjson.dumps(body), status.value, headers, MEDIA_TYPE)

@@ -1,0 +1,141 @@
+"""What is served: models, their fold reports, and their norms; all of it read from model cards."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from service.inspection.layer_stats import histogram, with_derived
+from service.web.context import Context
+from service.web.schemas import (
+    FoldDetail,
+    FoldSummary,
+    LayerDetail,
+    Layers,
+    ModelDetail,
+    Models,
+    ModelSummary,
+    Problem,
+    VersionQuery,
+)
+
+if TYPE_CHECKING:
+    from service.engine.card import ModelCard
+
+router = APIRouter(prefix="/v1/models", tags=["models"], responses={404: {"model": Problem}})
+
+Version = Annotated[VersionQuery, Query()]
+
+
+@router.get("", response_model=Models)
+async def list_models(context: Context) -> Models:
+    """Everything that is served."""
+    client = context.client
+    return Models(state=client.state, models=[_summary(card, client.state) for card in client.cards()])
+
+
+@router.get("/{model}", response_model=ModelDetail)
+async def show_model(context: Context, model: str, query: Version) -> ModelDetail:
+    """One version: manifest, effective settings, fold summary."""
+    client, settings = context.client, context.settings
+    card = client.card(model, query.version)
+    facts = card.facts
+    return ModelDetail(
+        **_summary(card, client.state).model_dump(),
+        versions=[other.facts.version for other in client.cards() if other.facts.model == model],
+        labels=facts.labels,
+        manifest=facts.manifest.model_dump(exclude_none=True),
+        batching={
+            "max_batch": facts.max_batch,
+            "max_delay_ms": settings.max_delay_ms,
+            "max_waiting_rows": settings.max_waiting_rows,
+            "max_request_rows": settings.max_request_rows,
+        },
+        torch=facts.torch_version,
+        seconds=facts.seconds,
+    )
+
+
+@router.get("/{model}/fold", response_model=FoldDetail)
+async def show_fold(context: Context, model: str, query: Version) -> Response:
+    """What became of every norm, and how exact the folded network is."""
+    facts = context.client.card(model, query.version).facts
+    return _json({"model": facts.model, "version": facts.version, **facts.fold})
+
+
+@router.get("/{model}/layers", response_model=Layers)
+async def list_layers(context: Context, model: str, query: Version) -> Response:
+    """Every norm with summaries of its vectors, in the order in which the network computes them."""
+    facts = context.client.card(model, query.version).facts
+    layers = [layer.model_dump() for layer in facts.layers]
+    return _json({"model": facts.model, "version": facts.version, "layers": layers})
+
+
+@router.get(
+    "/{model}/layers/{layer}",
+    response_model=LayerDetail,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+async def show_layer(context: Context, request: Request, model: str, layer: str, query: Version) -> Response:
+    """One norm with its whole vectors and histograms; as CSV, one line per channel, by `Accept: text/csv`."""
+    card = context.client.card(model, query.version)
+    stats = card.layer(layer)
+    vectors = with_derived(card.vectors.get(layer, {}), stats.eps)
+    if "text/csv" in request.headers.get("accept", ""):
+        return Response(_csv(vectors), media_type="text/csv")
+    return _json(
+        {
+            "model": card.facts.model,
+            "version": card.facts.version,
+            **stats.model_dump(),
+            "vectors": {name: np.ascontiguousarray(_exact(vector)) for name, vector in vectors.items()},
+            "histograms": {name: histogram(vector).model_dump() for name, vector in vectors.items()},
+        }
+    )
+
+
+def _summary(card: ModelCard, state: str) -> ModelSummary:
+    facts, fold = card.facts, card.facts.fold
+    parity = fold["parity"]
+    return ModelSummary(
+        model=facts.model,
+        version=facts.version,
+        state=state,
+        architecture=facts.manifest.architecture,
+        input_shape=facts.manifest.input.shape,
+        output_shape=facts.output_shape,
+        device=facts.device,
+        precision=facts.precision,
+        max_batch=facts.max_batch,
+        fold=FoldSummary(
+            **{name: fold[name] for name in ("norms", "folded", "kept")},
+            **{
+                name: parity[name]
+                for name in ("max_relative_error", "unfolded_relative_error", "top1_agreement")
+            },
+        ),
+    )
+
+
+def _json(content: dict[str, Any]) -> Response:
+    """JSON in which a float32 has its shortest digits, and what is not finite is null."""
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+
+def _exact(vector: np.ndarray) -> np.ndarray:
+    return vector.astype(np.float32) if vector.dtype == np.float16 else vector
+
+
+def _csv(vectors: dict[str, np.ndarray]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["channel", *vectors])
+    columns = zip(*(_exact(vector) for vector in vectors.values()), strict=True)
+    writer.writerows([channel, *map(str, row)] for channel, row in enumerate(columns))
+    return text.getvalue()

@@ -1,0 +1,181 @@
+"""Predict: one request's way from its body to its answer.
+
+The routes take the raw request and read their few parameters themselves, which halves what the
+framework costs; `openapi_extra` documents what they read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from service.errors import FoldserveError, InvalidQuery, JobCancelled, UnknownVersion
+from service.web import bodies
+from service.web.context import parts_of
+from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_non_finite
+from service.web.problems import kind, sentence
+from service.web.schemas import Predictions, PredictQuery, Problem
+
+if TYPE_CHECKING:
+    from service.batching.job import Answer
+    from service.engine.card import ModelCard
+    from service.web.context import Parts
+
+router = APIRouter(tags=["predict"])
+
+_NPY = "application/x-npy"
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_DOCUMENTED: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **dict.fromkeys((*bodies.IMAGES, _NPY, "application/octet-stream"), _BINARY),
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"images": {"type": "array", "items": _BINARY["schema"]}},
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["inputs"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "inputs": {
+                            "type": "array",
+                            "description": 'Rows as nested numbers, or encoded images as {"b64": "..."}.',
+                            "items": {},
+                        }
+                    },
+                }
+            },
+        },
+    },
+    "parameters": [
+        {"name": name, "in": "query", "required": False, "schema": schema}
+        for name, schema in PredictQuery.model_json_schema()["properties"].items()
+    ],
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": Predictions, "content": {_NPY: _BINARY}},
+    **{status: {"model": Problem} for status in (400, 404, 413, 415, 429, 503, 504)},
+}
+
+
+@router.post("/v1/models/{model}/predict", responses=_RESPONSES, openapi_extra=_DOCUMENTED)
+async def predict(request: Request) -> Response:
+    """Predict with the highest version that is served."""
+    return await _measured(request, request.path_params["model"], None)
+
+
+@router.post("/v1/models/{model}/versions/{version}/predict", responses=_RESPONSES, openapi_extra=_DOCUMENTED)
+async def predict_version(request: Request) -> Response:
+    """Predict with one version."""
+    version = request.path_params["version"]
+    if not (version.isascii() and version.isdigit() and len(version) <= 18):
+        raise UnknownVersion(f"{version!r} is no version; versions are positive integers")
+    return await _measured(request, request.path_params["model"], int(version))
+
+
+@dataclass
+class _Times:
+    started: float
+    decoded: float = 0.0
+
+    def milliseconds(self, answer: Answer) -> dict[str, float]:
+        seconds = {
+            "decode": self.decoded - self.started,
+            "queue": answer.queue_s,
+            "compute": answer.compute_s,
+            "total": time.monotonic() - self.started,
+        }
+        return {stage: round(value * 1000, 3) for stage, value in seconds.items()}
+
+
+async def _measured(request: Request, model: str, version: int | None) -> Response:
+    """The answer, counted by outcome."""
+    parts, times = parts_of(request), _Times(time.monotonic())
+    outcome, counted = "internal-error", ""
+    try:
+        card = parts.client.card(model, version)
+        counted = model
+        response = await _answered(request, parts, card, times)
+        outcome = "ok"
+    except FoldserveError as error:
+        outcome = kind(error)[1]
+        raise
+    finally:
+        parts.telemetry.request(counted, outcome)
+    return response
+
+
+async def _answered(request: Request, parts: Parts, card: ModelCard, times: _Times) -> Response:
+    query = _query(request)
+    rows = await bodies.read_rows(request, parts, card.facts.manifest.input, query)
+    times.decoded = time.monotonic()
+    limit_ms = parts.settings.timeout_ms
+    timeout_s = min(query.timeout_ms or limit_ms, limit_ms) / 1000 - (times.decoded - times.started)
+    computing = asyncio.ensure_future(parts.client.infer(card.key, rows, max(timeout_s, 0.0)))
+    answer = await _unless_gone(request, computing)
+    refuse_non_finite(answer.rows)
+    milliseconds = times.milliseconds(answer)
+    for stage in ("decode", "queue", "compute", "total"):
+        parts.telemetry.stage(card.facts.model, stage, milliseconds[stage] / 1000)
+    return _written(request, card, answer, query, milliseconds)
+
+
+def _written(
+    request: Request, card: ModelCard, answer: Answer, query: PredictQuery, milliseconds: dict[str, float]
+) -> Response:
+    facts = card.facts
+    if _NPY in request.headers.get("accept", ""):
+        array = as_array(answer.rows, facts.manifest.output, query)
+        return Response(dump_array(array), media_type=_NPY)
+    content = {
+        "model": facts.model,
+        "version": facts.version,
+        "predictions": as_json(answer.rows, facts.manifest.output, facts.labels, query),
+        "timing_ms": milliseconds,
+    }
+    return Response(dump_json(content), media_type="application/json")
+
+
+def _query(request: Request) -> PredictQuery:
+    given = request.query_params.multi_items()
+    names = [name for name, _ in given]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InvalidQuery(f"parameter given more than once: {', '.join(repeated)}")
+    try:
+        return PredictQuery.model_validate(dict(given))
+    except ValidationError as error:
+        raise InvalidQuery(sentence(error.errors())) from None
+
+
+async def _unless_gone(request: Request, computing: asyncio.Future[Answer]) -> Answer:
+    """Wait for the answer; a client that disconnects takes its job back."""
+    watcher = asyncio.ensure_future(_disconnected(request))
+    watcher.add_done_callback(lambda _: computing.cancel())
+    try:
+        return await computing
+    except asyncio.CancelledError:
+        if watcher.done() and not watcher.cancelled():
+            raise JobCancelled("the client went away") from None
+        raise
+    finally:
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
