@@ -78,9 +78,9 @@ def _decoded(
     reader = readers.get(media_type)
     if reader is not None:
         return reader()
-    return np.stack(
-        [_decode_part(part, index, spec, settings) for index, part in enumerate(images or [content])]
-    )
+    if not images:
+        return decode_image(content, spec, settings.max_pixels)[np.newaxis]
+    return np.stack([_decode_part(part, index, spec, settings) for index, part in enumerate(images)])
 
 
 def _decode_part(content: bytes, index: int, spec: Input, settings: Settings) -> np.ndarray:

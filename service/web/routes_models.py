@@ -78,7 +78,7 @@ async def list_layers(context: Context, model: str, query: Version) -> Response:
 
 
 @router.get(
-    "/{model}/layers/{layer}",
+    "/{model}/layers/{layer:path}",
     response_model=LayerDetail,
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
 )

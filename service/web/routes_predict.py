@@ -64,13 +64,21 @@ _DOCUMENTED: dict[str, Any] = {
         for name, schema in PredictQuery.model_json_schema()["properties"].items()
     ],
 }
+_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+_VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
+
+
+def _documented(*path: dict[str, Any]) -> dict[str, Any]:
+    return {**_DOCUMENTED, "parameters": [*path, *_DOCUMENTED["parameters"]]}
+
+
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Predictions, "content": {_NPY: _BINARY}},
     **{status: {"model": Problem} for status in (400, 404, 413, 415, 429, 503, 504)},
 }
 
 
-@router.post("/v1/models/{model}/predict", responses=_RESPONSES, openapi_extra=_DOCUMENTED)
+@router.post("/v1/models/{model}/predict", responses=_RESPONSES, openapi_extra=_documented(_MODEL))
 async def predict(request: Request) -> Response:
     """Predict with the highest version that is served."""
     return await _measured(request, request.path_params["model"], None)

@@ -1,0 +1,68 @@
+// Elements and numbers. Text enters the page only as text nodes; nothing here can make HTML of it.
+
+const NAMESPACES = { svg: "http://www.w3.org/2000/svg", math: "http://www.w3.org/1998/Math/MathML" };
+
+/** Makes elements of one language: `el("p", {class: "quiet"}, "text", child)`; on* are listeners, null is left out. */
+function maker(namespace) {
+  return (tag, attributes = {}, ...children) => {
+    const element = namespace ? document.createElementNS(namespace, tag) : document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (typeof value === "function") element.addEventListener(name.slice(2), value);
+      else if (value !== null && value !== false) element.setAttribute(name, value);
+    }
+    element.append(...children.flat().filter((child) => child !== null));
+    return element;
+  };
+}
+
+export const el = maker(null);
+export const svg = maker(NAMESPACES.svg);
+export const math = maker(NAMESPACES.math);
+
+/** A number for people: a few significant digits, a true minus sign, a dash for what is missing. */
+export function number(value, digits = 4) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  const size = Math.abs(value);
+  const plain = value === 0 || (size >= 1e-3 && size < 1e5);
+  const text = plain ? String(Number(value.toPrecision(digits))) : value.toExponential(digits - 1);
+  return text.replace(/\.?0+e/, "e").replace("e+", "e").replaceAll("-", "−");
+}
+
+/** "1 norm", "5 norms". */
+export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+
+/** The name of a quantity, which opens its meaning. */
+export function term(key, text = NAMES[key]) {
+  return el("button", { type: "button", class: "term", popovertarget: `meaning-${key}`, "aria-haspopup": "dialog" }, text);
+}
+
+export const NAMES = {
+  running_mean: "running mean",
+  running_var: "running variance",
+  weight: "weight γ",
+  bias: "bias β",
+  scale: "scale",
+  shift: "shift",
+  eps: "eps",
+  momentum: "momentum",
+  num_batches_tracked: "tracked batches",
+  parity: "parity",
+};
+export const VECTORS = ["running_mean", "running_var", "weight", "bias", "scale", "shift"];
+
+/** Puts an opened meaning beside the name that opened it. */
+export function placeMeanings() {
+  let opener = null;
+  document.addEventListener("click", (event) => (opener = event.target.closest?.("[popovertarget]") ?? opener), true);
+  for (const meaning of document.querySelectorAll("[popover]")) {
+    meaning.addEventListener("toggle", (event) => {
+      if (event.newState !== "open" || !opener) return;
+      const at = opener.getBoundingClientRect();
+      const { width, height } = meaning.getBoundingClientRect();
+      const below = at.bottom + 8 + height <= innerHeight;
+      // Measured on the page, not on the window, so that it moves along when the page is scrolled.
+      meaning.style.left = `${scrollX + Math.max(8, Math.min(at.left, document.documentElement.clientWidth - width - 8))}px`;
+      meaning.style.top = `${scrollY + (below ? at.bottom + 8 : Math.max(8, at.top - height - 8))}px`;
+    });
+  }
+}

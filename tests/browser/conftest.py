@@ -1,0 +1,95 @@
+"""A real server process and a real Chromium, started once; a page that notices what it should not do."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0  # seconds; only a hang takes this long
+QUIET = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+READY = "ready at "
+
+
+@dataclass
+class Visit:
+    """One page, and everything that went wrong on it."""
+
+    page: Page
+    server: str
+    complaints: list[str] = field(default_factory=list)
+    expected: tuple[str, ...] = ()
+    """Parts of complaints that the test provokes."""
+
+    def __post_init__(self) -> None:
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._on_request)
+
+    def unexpected(self) -> list[str]:
+        return [text for text in self.complaints if not any(part in text for part in self.expected)]
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.type}: {message.text}")
+
+    def _on_request(self, request: Request) -> None:
+        if not request.url.startswith((f"{self.server}/", f"blob:{self.server}/", "data:")):
+            self.complaints.append(f"request to {request.url}")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server of the shipped model, ready."""
+    log = tmp_path_factory.mktemp("server") / "stderr.txt"
+    command = [sys.executable, "-m", "service", "serve", "--port", "0"]
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
+    try:
+        yield _address(process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for line in log.read_text().splitlines():
+            if line.startswith(READY):
+                return line.removeprefix(READY).split()[0]
+        assert process.poll() is None, f"the server ended:\n{log.read_text()}"
+        time.sleep(0.05)
+    pytest.fail(f"the server was not ready within {PATIENCE:.0f} s:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    chromium = shutil.which("chromium")
+    assert chromium, "no chromium on the PATH; on Debian: apt-get install chromium"
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", *QUIET]
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(server: str, browser: Browser) -> Iterator[Visit]:
+    """A fresh page; at the end of the test it has logged no error and asked no other host."""
+    with browser.new_context(base_url=server, viewport={"width": 1280, "height": 900}) as context:
+        visited = Visit(context.new_page(), server)
+        yield visited
+        assert visited.unexpected() == []

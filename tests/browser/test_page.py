@@ -1,0 +1,259 @@
+"""The page, as a reader sees and uses it: in Chromium, against a real server."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+
+from .conftest import Visit
+
+pytestmark = [pytest.mark.browser, pytest.mark.e2e]
+
+DIGITS = sorted(Path(__file__).parents[1].joinpath("digits").glob("*.png"))
+VECTORS = ["running_mean", "running_var", "weight", "bias", "scale", "shift"]
+QUANTITIES = [*VECTORS, "eps", "momentum", "num_batches_tracked"]
+
+
+def told(server: str, path: str) -> Any:
+    """What the server answers at a path."""
+    return httpx.get(f"{server}{path}").raise_for_status().json()
+
+
+def shown(number: Locator) -> float:
+    """A number as the page writes it."""
+    return float((number.text_content() or "").replace("−", "-"))
+
+
+def strip(page: Page) -> Locator:
+    return page.get_by_role("navigation", name="Norms, in network order")
+
+
+def detail(page: Page, norm: str) -> Locator:
+    return page.get_by_role("region", name=norm, exact=True)
+
+
+def open_page(visit: Visit, path: str = "/") -> Page:
+    visit.page.goto(path)
+    expect(visit.page.get_by_role("heading", name="bn", level=3).first).to_be_visible()
+    return visit.page
+
+
+def test_shows_the_model_and_that_all_five_norms_are_folded(visit: Visit) -> None:
+    page = open_page(visit)
+    models = page.get_by_role("region", name="Models")
+    for text in ("digits", "5 of 5 norms folded", "float32", "1 × 8 × 8", "tolerance"):
+        expect(models).to_contain_text(text)
+    expect(page.get_by_role("status")).to_have_text("ready")
+    pieces = strip(page).get_by_role("link")
+    expect(pieces).to_have_count(5)
+    assert [piece.get_attribute("data-outcome") for piece in pieces.all()] == ["into_producer"] * 5
+
+
+def test_table_has_every_norm_with_what_it_knows(visit: Visit) -> None:
+    page = open_page(visit)
+    for layer in told(visit.server, "/v1/models/digits/layers")["layers"]:
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name=layer["name"], exact=True))
+        for text in (f"into {layer['partner']}", layer["reason"], str(layer["num_features"]), "1,020"):
+            expect(row).to_contain_text(text)
+        bounds = row.locator(".bounds")
+        expect(bounds).to_have_count(len(VECTORS))
+        for vector, written in zip(VECTORS, bounds.all(), strict=True):
+            low, high = (shown(end) for end in (written.locator("span").first, written.locator("span").last))
+            assert [low, high] == pytest.approx([layer[vector]["min"], layer[vector]["max"]], rel=5e-3)
+
+
+@pytest.mark.parametrize(("norm", "channel"), [("bn3", 0), ("bn5", 17)])
+def test_equation_of_a_norm_has_the_numbers_of_the_chosen_channel(
+    visit: Visit, norm: str, channel: int
+) -> None:
+    page = open_page(visit)
+    strip(page).get_by_role("link", name=norm).click()
+    opened = detail(page, norm)
+    opened.get_by_label("Channel", exact=True).fill(str(channel))
+    expect(opened).to_contain_text(f"{norm}, channel {channel}")
+    layer = told(visit.server, f"/v1/models/digits/layers/{norm}")
+    expected = {name: layer["vectors"][name][channel] for name in VECTORS} | {"eps": layer["eps"]}
+    for name, value in expected.items():
+        assert shown(opened.locator(f"mn[data-quantity={name}]")) == pytest.approx(value, rel=1e-4), name
+
+
+def test_detail_draws_six_distributions(visit: Visit) -> None:
+    page = open_page(visit)
+    drawn = detail(page, "bn1").get_by_role("img")
+    expect(drawn).to_have_count(len(VECTORS))
+    layer = told(visit.server, "/v1/models/digits/layers/bn1")
+    for vector, plot in zip(VECTORS, drawn.all(), strict=True):
+        bars = plot.locator("rect").evaluate_all(
+            "bars => bars.map(bar => Number(bar.getAttribute('height')))"
+        )
+        counts = layer["histograms"][vector]["counts"]
+        assert [bar / max(bars) for bar in bars] == pytest.approx([count / max(counts) for count in counts])
+
+
+def test_address_keeps_what_is_open(visit: Visit) -> None:
+    page = open_page(visit)
+    strip(page).get_by_role("link", name="bn4").click()
+    detail(page, "bn4").get_by_label("Channel", exact=True).fill("7")
+    expect(page).to_have_url(re.compile(r"#/digits/1/bn4/7$"))
+    page.reload()
+    expect(detail(page, "bn4")).to_contain_text("bn4, channel 7")
+
+
+def test_keyboard_reaches_a_norm_and_opens_it(visit: Visit) -> None:
+    page = open_page(visit)
+    focused = page.locator(":focus")
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if focused.get_attribute("data-norm"):
+            break
+    expect(focused).to_have_attribute("data-norm", "bn1")
+    page.keyboard.press("ArrowRight")
+    expect(focused).to_have_attribute("data-norm", "bn2")
+    page.keyboard.press("Enter")
+    expect(detail(page, "bn2")).to_be_visible()
+    expect(focused).to_have_attribute("aria-current", "true")
+
+
+def test_norm_opened_from_the_table_takes_the_reader_to_it(visit: Visit) -> None:
+    page = open_page(visit)
+    page.get_by_role("table").get_by_role("link", name="bn5").click()
+    expect(detail(page, "bn5").get_by_role("heading")).to_be_focused()
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_every_quantity_tells_its_meaning(visit: Visit, quantity: str) -> None:
+    page = open_page(visit)
+    meaning = page.locator(f"#meaning-{quantity}")
+    expect(meaning).to_be_hidden()
+    page.locator(f"#detail [popovertarget=meaning-{quantity}]").press("Enter")
+    expect(meaning).to_be_in_viewport(ratio=1)
+    expect(meaning.locator("math")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(meaning).to_be_hidden()
+
+
+@pytest.mark.parametrize("image", [DIGITS[0], DIGITS[15], DIGITS[-1]], ids=lambda path: path.stem)
+def test_uploaded_digit_is_named(visit: Visit, image: Path) -> None:
+    page = open_page(visit)
+    page.get_by_label("Choose an image").set_input_files(image)
+    first = page.locator("#answer li").first
+    expect(first.locator(".label")).to_have_text(image.stem.partition("_")[0])
+    expect(first).to_contain_text("%")
+    expect(page.locator("#answer")).to_contain_text("ms in the server")
+    expect(page.get_by_role("img", name=image.name)).to_be_visible()
+
+
+@pytest.mark.parametrize("event", ["paste", "drop"])
+def test_image_may_be_pasted_or_dropped(visit: Visit, event: str) -> None:
+    page = open_page(visit)
+    page.evaluate(
+        """([event, bytes]) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([new Uint8Array(bytes)], "digit.png", {type: "image/png"}));
+          const options = {bubbles: true, cancelable: true, clipboardData: transfer, dataTransfer: transfer};
+          document.body.dispatchEvent(event === "paste"
+            ? new ClipboardEvent(event, options) : new DragEvent(event, options));
+        }""",
+        [event, list(DIGITS[8].read_bytes())],
+    )
+    expect(page.locator("#answer .label").first).to_have_text(DIGITS[8].stem.partition("_")[0])
+
+
+@pytest.mark.parametrize(
+    ("media_type", "detail_part"), [("image/png", "neither JPEG nor PNG"), ("text/plain", "is not read")]
+)
+def test_refusal_is_shown_in_the_servers_words(visit: Visit, media_type: str, detail_part: str) -> None:
+    visit.expected = ("Failed to load resource: the server responded with a status of 4",)
+    page = open_page(visit)
+    chosen: Any = {"name": "notes.png", "mimeType": media_type, "buffer": b"no image at all"}
+    page.get_by_label("Choose an image").set_input_files(chosen)
+    expect(page.locator("#answer")).to_contain_text(detail_part)
+    expect(page.get_by_role("button", name="Send again")).to_be_visible()
+
+
+def test_server_that_goes_away_is_told_and_found_again(visit: Visit) -> None:
+    visit.expected = ("net::ERR_FAILED",)
+    page = open_page(visit)
+    page.route("**/v1/**", lambda route: route.abort())
+    expect(page.get_by_role("alert")).to_contain_text("does not answer", timeout=10_000)
+    expect(detail(page, "bn1")).to_be_visible()
+    page.unroute("**/v1/**")
+    expect(page.get_by_role("alert")).to_be_hidden(timeout=10_000)
+    expect(page.get_by_role("status")).to_have_text("ready")
+
+
+def test_page_opened_while_models_are_loading_fills_itself(visit: Visit) -> None:
+    starting = {"state": "starting", "models": []}
+    visit.page.route("**/v1/models", lambda route: route.fulfill(json=starting))
+    visit.page.goto("/")
+    expect(visit.page.get_by_role("status")).to_have_text("starting")
+    visit.page.unroute("**/v1/models")
+    expect(strip(visit.page).get_by_role("link")).to_have_count(5)
+
+
+def test_text_from_the_server_stays_text(visit: Visit) -> None:
+    layers = told(visit.server, "/v1/models/digits/layers")
+    for layer in layers["layers"]:
+        layer["reason"] = "<img src=x onerror=alert(1)>"
+    visit.page.route("**/layers?*", lambda route: route.fulfill(json=layers))
+    page = open_page(visit)
+    expect(page.get_by_role("table")).to_contain_text("<img src=x onerror=alert(1)>")
+    assert page.locator("table img").count() == 0
+    assert "require-trusted-types-for 'script'" in httpx.get(visit.server).headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("count", [5, 155])
+def test_narrow_screen_needs_no_sideways_scrolling(visit: Visit, count: int) -> None:
+    layers = told(visit.server, "/v1/models/digits/layers")
+    known = layers["layers"]
+    layers["layers"] = [{**known[i % 5], "name": known[i % 5]["name"] + i // 5 * "'"} for i in range(count)]
+
+    def answer(route: Route) -> None:
+        route.fulfill(json=layers)
+
+    visit.page.route("**/layers?*", answer)
+    visit.page.set_viewport_size({"width": 360, "height": 740})
+    page = open_page(visit)
+    page.get_by_label("Choose an image").set_input_files(DIGITS[0])
+    expect(page.locator("#answer .label").first).to_be_visible()
+    expect(strip(page).get_by_role("link")).to_have_count(count)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def test_follows_the_readers_colours(server: str, browser: Browser) -> None:
+    grounds = set()
+    for scheme in ("light", "dark"):
+        with browser.new_context(base_url=server, color_scheme=scheme) as context:
+            page = context.new_page()
+            page.goto("/")
+            grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(grounds) == 2
+
+
+def test_documentation_shows_every_operation_without_another_host(visit: Visit) -> None:
+    visit.page.goto("/docs")
+    paths = told(visit.server, "/openapi.json")["paths"]
+    operations = visit.page.locator(".opblock")
+    expect(operations).to_have_count(sum(len(methods) for methods in paths.values()))
+    operations.first.get_by_role("button").first.click()
+    expect(operations.first).to_contain_text("Parameters")
+    assert visit.page.locator("a[href*=validator]").count() == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/page/page.js", "/page/vendor/swagger-ui/swagger-ui.css"])
+def test_files_come_with_headers_that_confine_them(server: str, method: str, path: str) -> None:
+    answer = httpx.request(method, f"{server}{path}").raise_for_status()
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self';")
+    assert ("unsafe-inline" in policy) == (path == "/docs")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert bool(answer.content) == (method == "GET")
+
+
+def test_known_file_is_not_sent_again(server: str) -> None:
+    known = {"If-None-Match": httpx.get(server).headers["etag"]}
+    assert httpx.get(server, headers=known).status_code == 304
