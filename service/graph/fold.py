@@ -1,7 +1,8 @@
 """Fold: every norm into a neighbour where that is exact; the rest kept as one scale and shift.
 
-A pass is match (`affine.chains`), maths (`affine`, `linear`) and surgery (here). Nothing is changed
-in place: every folded call gets its own weights, so shared modules and shared tensors are safe.
+A pass is match (`chains`), maths (`affine`, `linear`, `movement`, `pointwise`) and surgery. Nothing
+is changed in place: every folded call gets its own weights, so shared modules and shared tensors
+are safe.
 """
 
 from __future__ import annotations
@@ -12,21 +13,31 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, fx, nn
 
 from service.errors import ModelRefused
-from service.graph.affine import AffineChain, batch_statistics_norms, chains, module_name, value_users
-from service.graph.capture import CapturedGraph, attribute, capture, source_nodes
-from service.graph.constants import Constants
-from service.graph.linear import LinearCall, set_weights
+from service.graph.backward import into_producers
+from service.graph.branches import into_sibling
+from service.graph.capture import CapturedGraph, capture
+from service.graph.chains import AffineChain, batch_statistics_norms, chains, module_name
+from service.graph.forward import into_consumers
 from service.graph.parity import probe, prove
 from service.graph.precision import astype
-from service.graph.report import FoldReport, NormOutcome
+from service.graph.report import FoldReport, NormOutcome, Outcome
+from service.graph.surgery import NotFoldable, Surgery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-aten = torch.ops.aten
+    from torch import Tensor, fx, nn
+
+    Rule = Callable[[Surgery, AffineChain], tuple[str, ...]]
+
+# The rules in the order in which they are tried, each on all norms before the next.
+RULES: list[tuple[Outcome, Rule, str]] = [
+    ("into_producer", into_producers, "scaled the weights of {}, its input"),
+    ("merged_branch", into_sibling, "added to the kernel of {}, which it is summed with"),
+    ("into_consumer", into_consumers, "scaled the weights of {}, which its output goes into"),
+]
 
 
 @dataclass(frozen=True)
@@ -44,10 +55,6 @@ class FoldedNetwork:
     module: fx.GraphModule
     """Callable on float32 `[N, ...]`, any N."""
     report: FoldReport
-
-
-class _NotFoldable(Exception):
-    """Why a chain stays, in words for the report."""
 
 
 def fold(module: nn.Module, example: Tensor) -> FoldedNetwork:
@@ -71,133 +78,51 @@ def fold(module: nn.Module, example: Tensor) -> FoldedNetwork:
 
 def fold_graph(captured: CapturedGraph) -> FoldedGraph:
     """Fold every norm of a captured graph; the captured graph is not changed."""
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(captured.module.graph, {}))
-    surgery = _Surgery(fx.GraphModule(captured.module, graph))
-    surgery.refuse_batch_statistics()
-    outcomes = [outcome for chain in surgery.chains() for outcome in surgery.settle(chain)]
+    surgery = Surgery(captured)
+    _refuse_batch_statistics(surgery)
+    found = chains(surgery.graph, surgery.constants)
+    settled = _settled(surgery, found)
+    outcomes = [outcome for chain in found for outcome in _outcomes(chain, settled[chain.output])]
     return FoldedGraph(surgery.finished(), FoldReport(tuple(_numbered(outcomes))))
 
 
-class _Surgery:
-    """The graph while it is being folded."""
+def _refuse_batch_statistics(surgery: Surgery) -> None:
+    dependent = [module_name(node) for node in batch_statistics_norms(surgery.graph, surgery.constants)]
+    if dependent:
+        raise ModelRefused(
+            f"norms use batch statistics at inference ({', '.join(dependent)}): "
+            "one caller's answer would depend on another's input"
+        )
 
-    def __init__(self, module: fx.GraphModule) -> None:
-        self._module = module
-        self._graph = module.graph
-        self._constants = Constants(module)
-        # The mutable state beside the graph: where the value of a settled chain is read now.
-        self._moved: dict[fx.Node, fx.Node] = {}
 
-    def refuse_batch_statistics(self) -> None:
-        dependent = [module_name(node) for node in batch_statistics_norms(self._graph, self._constants)]
-        if dependent:
-            raise ModelRefused(
-                f"norms use batch statistics at inference ({', '.join(dependent)}): "
-                "one caller's answer would depend on another's input"
-            )
-
-    def chains(self) -> list[AffineChain]:
-        return chains(self._graph, self._constants)
-
-    def settle(self, chain: AffineChain) -> Iterator[NormOutcome]:
-        """Fold one chain, or write it as one scale and shift; say what became of its norms."""
-        try:
-            partner = self._fold_into_producer(chain)
-            first = NormOutcome("", "into_producer", partner, f"scaled the weights of {partner}, its input")
-        except _NotFoldable as why:
-            first = NormOutcome("", "kept", None, str(why))
+def _settled(surgery: Surgery, found: list[AffineChain]) -> dict[fx.Node, NormOutcome]:
+    """Fold the chains, or keep them; what became of each, by its output."""
+    settled: dict[fx.Node, NormOutcome] = {}
+    reasons: dict[fx.Node, list[str]] = {chain.output: [] for chain in found}
+    for outcome, rule, words in RULES:
+        for chain in found:
+            if chain.output in settled:
+                continue
+            try:
+                partner = ", ".join(rule(surgery, chain))
+                settled[chain.output] = NormOutcome("", outcome, partner, words.format(partner))
+            except NotFoldable as why:
+                reasons[chain.output].append(str(why))
+    for chain in found:
+        if chain.output not in settled:
+            settled[chain.output] = NormOutcome("", "kept", None, "; ".join(reasons[chain.output]))
             if chain.norms:
-                self._keep(chain)
-        for name in chain.norms[:1]:
-            yield replace(first, name=name)
-        for name in chain.norms[1:]:
-            reason = f"became one map with {chain.norms[0]} before it"
-            yield NormOutcome(name, "absorbed", chain.norms[0], reason)
-
-    def finished(self) -> fx.GraphModule:
-        """The folded graph with what only depends on stored tensors evaluated, unused tensors left out."""
-        for node in list(self._graph.nodes):
-            is_read = any(user not in self._constants for user in node.users)
-            if node.op == "call_function" and node in self._constants and is_read:
-                with self._graph.inserting_before(node):
-                    node.replace_all_uses_with(self._stored(node.name, self._constants.value(node)))
-        self._graph.eliminate_dead_code()
-        used = {str(node.target) for node in source_nodes(self._graph)}
-        return fx.GraphModule({name: attribute(self._module, name) for name in used}, self._graph)
-
-    def _fold_into_producer(self, chain: AffineChain) -> str:
-        """Let the linear call before the chain compute the chain too; the answer is that call's name."""
-        producer = self._moved.get(chain.input, chain.input)
-        linear = self._linear_call(producer)
-        if chain.axis not in (None, linear.axis):
-            raise _NotFoldable(
-                f"it acts on axis {chain.axis}, the output channels of {linear.name} on another"
-            )
-        weight, bias = linear.followed_by(chain.affine)
-        with self._graph.inserting_before(producer):
-            set_weights(
-                producer,
-                self._stored(f"{producer.name}_weight", weight),
-                self._stored(f"{producer.name}_bias", bias),
-            )
-        self._replace(chain, producer)
-        return linear.name
-
-    def _linear_call(self, producer: fx.Node) -> LinearCall:
-        """The call whose weights may be scaled for the one reader of its output."""
-        if not LinearCall.is_one(producer):
-            raise _NotFoldable(f"its input is {_described(producer)}, which has no weights to scale")
-        readers = value_users(producer)
-        if len(readers) > 1:
-            listed = ", ".join(_described(reader) for reader in readers[:3])
-            raise _NotFoldable(f"the output of {_described(producer)} has more than one reader: {listed}")
-        linear = LinearCall.at(producer, self._constants)
-        if linear is None:
-            raise _NotFoldable(f"the weights of {_described(producer)} are computed from the input")
-        return linear
-
-    def _keep(self, chain: AffineChain) -> None:
-        """Write the chain as one pass, `shift + x * scale`."""
-        shape = [1] * chain.output.meta["val"].dim()
-        if chain.axis is not None:
-            shape[chain.axis] = -1
-        name, source = chain.output.name, self._moved.get(chain.input, chain.input)
-        with self._graph.inserting_before(chain.output):
-            scale = self._stored(f"{name}_scale", chain.affine.scale.reshape(shape))
-            shift = self._stored(f"{name}_shift", chain.affine.shift.reshape(shape))
-            kept = self._graph.call_function(aten.addcmul.default, (shift, source, scale))
-        kept.meta = dict(chain.output.meta)
-        self._replace(chain, kept)
-
-    def _replace(self, chain: AffineChain, value: fx.Node) -> None:
-        chain.output.replace_all_uses_with(value)
-        self._moved[chain.output] = value
-        self._erase_unread(chain.output)
-
-    def _erase_unread(self, node: fx.Node) -> None:
-        sources = node.all_input_nodes
-        self._graph.erase_node(node)
-        for source in sources:
-            if not source.users and source.op == "call_function":
-                self._erase_unread(source)
-
-    def _stored(self, name: str, value: Tensor) -> fx.Node:
-        """A node that reads `value`, stored under a name that no module of the network has."""
-        target = f"_folded_{name}"
-        self._module.register_buffer(target, value)
-        node = self._graph.get_attr(target)
-        node.meta["val"] = value
-        return node
+                value = surgery.current(chain.input)
+                surgery.replace(chain.output, surgery.write_affine(value, chain.affine, chain.output))
+    return settled
 
 
-def _described(node: fx.Node) -> str:
-    if node.op == "placeholder":
-        return "the network's input"
-    if node.op == "output":
-        return "the network's output"
-    kind = str(getattr(node.target, "_opname", node.name))
-    return f"{module_name(node)} ({kind})"
+def _outcomes(chain: AffineChain, first: NormOutcome) -> Iterator[NormOutcome]:
+    for name in chain.norms[:1]:
+        yield replace(first, name=name)
+    for name in chain.norms[1:]:
+        reason = f"became one map with {chain.norms[0]} before it"
+        yield NormOutcome(name, "absorbed", chain.norms[0], reason)
 
 
 def _numbered(outcomes: Iterable[NormOutcome]) -> Iterator[NormOutcome]:

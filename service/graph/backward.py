@@ -1,0 +1,166 @@
+"""Backward: a norm goes into what computes its input, through everything that it commutes with."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from service.graph import movement, pointwise
+from service.graph.chains import step_at, value_users
+from service.graph.linear import LinearCall
+from service.graph.pointwise import Clamp
+from service.graph.shapes import shape_of
+from service.graph.surgery import Changes, NotFoldable, Surgery, described, sole_reader
+
+if TYPE_CHECKING:
+    from service.graph.affine import Affine
+    from service.graph.chains import AffineChain
+
+aten = torch.ops.aten
+
+
+def into_producers(surgery: Surgery, chain: AffineChain) -> tuple[str, ...]:
+    """Let the layers before the chain compute it too; the answer is their names."""
+    attempt = _Absorption(surgery)
+    value = surgery.current(chain.input)
+    attempt.absorb(value, chain.affine, chain.reader)
+    attempt.changes.make()
+    surgery.replace(chain.output, surgery.current(value))
+    return tuple(attempt.changes.partners)
+
+
+class _Absorption:
+    """One attempt to have a value computed as `affine(value)`; nothing changes before it has succeeded."""
+
+    def __init__(self, surgery: Surgery) -> None:
+        self._surgery = surgery
+        self.changes = Changes()
+
+    def absorb(self, value: fx.Node, affine: Affine, reader: fx.Node) -> None:
+        """Plan that `reader` finds `affine(value)` in `value`; raises `NotFoldable`."""
+        self.changes.enter(value)
+        if LinearCall.is_one(value):
+            sole_reader(value, reader)
+            self._absorb_in_linear(value, affine)
+        elif movement.is_movement(value):
+            sole_reader(value, reader)
+            self._absorb_through_movement(value, affine)
+        elif movement.is_split(value):
+            raise NotFoldable(f"{described(value)} gives parts that are read in other ways")
+        else:
+            sole_reader(value, reader)
+            self._absorb_in_arithmetic(value, affine)
+
+    def _absorb_in_linear(self, value: fx.Node, affine: Affine) -> None:
+        linear = LinearCall.at(value, self._surgery.constants)
+        if linear is None:
+            raise NotFoldable(f"the weights of {described(value)} are computed from the input")
+        vectors = affine.vectors(linear.axis, linear.out_channels)
+        if vectors is None:
+            raise NotFoldable(f"it does not act on the output channels of {linear.name}")
+        weights = linear.followed_by(*vectors)
+        self.changes.plan(lambda: self._surgery.give_weights(linear, *weights), linear.name)
+
+    def _absorb_through_movement(self, value: fx.Node, affine: Affine) -> None:
+        parts = movement.backward(value, affine)
+        sources = movement.inputs(value)
+        if parts is None:
+            raise NotFoldable(f"{described(value)} gives one element to several channels")
+        call = value.args[0] if value.target is operator.getitem else value
+        for source, part in zip(sources, parts, strict=True):
+            if not bool((part.scale != 1).any()) and not part.has_shift:
+                continue
+            self._refuse_other_readers(source, part, value, call)  # type: ignore[arg-type]
+            self.absorb_shared(source, part)
+
+    def absorb_shared(self, value: fx.Node, affine: Affine) -> None:
+        """Absorb into a value whose other readers do not read what changes."""
+        readers = value_users(value)
+        self.absorb(value, affine, readers[0]) if len(readers) == 1 else self._absorb_despite(value, affine)
+
+    def _absorb_despite(self, value: fx.Node, affine: Affine) -> None:
+        if not LinearCall.is_one(value):
+            raise NotFoldable(f"the output of {described(value)} has more than one reader")
+        self.changes.enter(value)
+        self._absorb_in_linear(value, affine)
+
+    def _refuse_other_readers(self, source: fx.Node, affine: Affine, value: fx.Node, call: fx.Node) -> None:
+        """Nobody else may read an element that changes."""
+        others = [reader for reader in value_users(source) if reader is not call]
+        if call is not value:  # a split: its other parts are readers of the source too
+            others += [part for part in value_users(call) if part is not value]
+        if not others:
+            return
+        changed = ((affine.scale != 1) | (affine.shift != 0)).expand(torch.Size(shape_of(source)))
+        for other in others:
+            if not movement.is_movement(other) or bool((movement.touched(other, source) & changed).any()):
+                raise NotFoldable(f"the output of {described(source)} is also read by {described(other)}")
+
+    def _absorb_in_arithmetic(self, value: fx.Node, affine: Affine) -> None:
+        step = step_at(value, self._surgery.constants)
+        clamp = Clamp.at(value, self._surgery.constants)
+        if step is not None:
+            self._absorb_in_step(step, affine)
+        elif clamp is not None:
+            self._absorb_through_clamp(value, clamp, affine)
+        elif pointwise.is_pool(value):
+            self._absorb_through_pool(value, affine)
+        elif value.target is aten.add.Tensor and _same_shape(value) and not value.kwargs:
+            self._absorb_in_sum(value, affine)
+        elif value.target is aten.mul.Tensor and not affine.has_shift:
+            self._absorb_in_product(value, affine)
+        else:
+            raise NotFoldable(f"its input comes from {described(value)}, which it cannot pass")
+
+    def _absorb_in_step(self, step: AffineChain, affine: Affine) -> None:
+        self.absorb(step.input, step.affine.then(affine), step.reader)
+        self.changes.plan(lambda: self._surgery.replace(step.output, self._surgery.current(step.input)))
+
+    def _absorb_through_clamp(self, value: fx.Node, clamp: Clamp, affine: Affine) -> None:
+        source = _source(value)
+        self.absorb(source, affine, value)
+        if not clamp.after(affine).equals(clamp):
+            after = clamp.after(affine)
+            self.changes.plan(lambda: self._reclamp(value, after))
+
+    def _reclamp(self, value: fx.Node, clamp: Clamp) -> None:
+        source = _source(value)
+        self._surgery.replace(value, self._surgery.write_clamp(source, clamp, value))
+
+    def _absorb_through_pool(self, value: fx.Node, affine: Affine) -> None:
+        before = pointwise.through_mean(value, affine, backward=True)
+        refusal = pointwise.refuses(value, before)
+        if refusal is not None:
+            raise NotFoldable(f"it cannot pass {described(value)}: {refusal}")
+        self.absorb(_source(value), before, value)
+
+    def _absorb_in_sum(self, value: fx.Node, affine: Affine) -> None:
+        """Every leg takes the scale, one takes the shift."""
+        first, second = _legs(value)
+        self.absorb(first, affine, value)
+        self.absorb(second, affine.without_shift(), value)
+
+    def _absorb_in_product(self, value: fx.Node, affine: Affine) -> None:
+        for leg in _legs(value):
+            if shape_of(leg) == shape_of(value):
+                self.absorb(leg, affine, value)
+                return
+        raise NotFoldable(f"no factor of {described(value)} can take it")
+
+
+def _same_shape(node: fx.Node) -> bool:
+    legs = node.args[:2]
+    return all(isinstance(leg, fx.Node) and shape_of(leg) == shape_of(node) for leg in legs)
+
+
+def _legs(node: fx.Node) -> list[fx.Node]:
+    return [leg for leg in node.args[:2] if isinstance(leg, fx.Node)]
+
+
+def _source(node: fx.Node) -> fx.Node:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)  # noqa: S101 - for the type checker; these calls read a tensor first
+    return source

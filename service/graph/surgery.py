@@ -1,0 +1,157 @@
+"""Surgery: a captured graph while it is being changed, and the changes that belong together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, fx
+
+from service.graph.capture import attribute, source_nodes
+from service.graph.chains import module_name, value_users
+from service.graph.constants import Constants
+from service.graph.linear import LinearCall, set_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch.fx.node import Argument
+
+    from service.graph.affine import Affine
+    from service.graph.capture import CapturedGraph
+    from service.graph.pointwise import Clamp
+
+aten = torch.ops.aten
+
+
+class NotFoldable(Exception):
+    """Why a norm cannot go where it was tried, in words for the report."""
+
+
+class Surgery:
+    """A copy of a captured graph that is being folded; stored tensors are only ever added."""
+
+    def __init__(self, captured: CapturedGraph) -> None:
+        self.graph = fx.Graph()
+        self.graph.output(self.graph.graph_copy(captured.module.graph, {}))
+        self._module = fx.GraphModule(captured.module, self.graph)
+        self.graph = self._module.graph
+        self.constants = Constants(self._module)
+        # The mutable state beside the graph: where the value of a replaced node is read now.
+        self._moved: dict[fx.Node, fx.Node] = {}
+
+    def current(self, node: fx.Node) -> fx.Node:
+        """The node that holds now what `node` held at first."""
+        while node in self._moved:
+            node = self._moved[node]
+        return node
+
+    def replace(self, node: fx.Node, value: fx.Node) -> None:
+        """Let everybody who reads `node` read `value`, and forget what nobody reads any more."""
+        node.replace_all_uses_with(value)
+        self._moved[node] = value
+        self._erase_unread(node)
+
+    def stored(self, name: str, value: Tensor) -> fx.Node:
+        """A node that reads `value`, stored under a name that no module of the network has."""
+        target, number = f"_folded_{name}", 0
+        while hasattr(self._module, target):
+            number += 1
+            target = f"_folded_{name}_{number}"
+        self._module.register_buffer(target, value)
+        node = self.graph.get_attr(target)
+        node.meta["val"] = value
+        return node
+
+    def give_weights(self, linear: LinearCall, weight: Tensor, bias: Tensor) -> None:
+        """Let a linear call compute with another weight and bias."""
+        node = linear.node
+        with self.graph.inserting_before(node):
+            set_weights(
+                node, self.stored(f"{node.name}_weight", weight), self.stored(f"{node.name}_bias", bias)
+            )
+
+    def write_affine(self, value: fx.Node, affine: Affine, before: fx.Node) -> fx.Node:
+        """A node that computes `shift + value * scale` in one pass."""
+        with self.graph.inserting_before(before):
+            scale = self.stored(f"{before.name}_scale", affine.scale)
+            shift = self.stored(f"{before.name}_shift", affine.shift)
+            kept = self.graph.call_function(aten.addcmul.default, (shift, value, scale))
+        kept.meta = dict(before.meta)
+        return kept
+
+    def write_clamp(self, value: fx.Node, clamp: Clamp, in_place_of: fx.Node) -> fx.Node:
+        """A node that clamps `value` per channel."""
+        with self.graph.inserting_before(in_place_of):
+            bounds: dict[str, Argument] = {
+                name: self.stored(f"{in_place_of.name}_{name}", bound)
+                for name, bound in (("min", clamp.low), ("max", clamp.high))
+                if bool(bound.isfinite().any())
+            }
+            node = self.graph.call_function(aten.clamp.Tensor, (value,), bounds)
+        node.meta = dict(in_place_of.meta)
+        return node
+
+    def finished(self) -> fx.GraphModule:
+        """The graph with what only depends on stored tensors evaluated, and unused tensors left out."""
+        for node in list(self.graph.nodes):
+            is_read = any(user not in self.constants for user in node.users)
+            if node.op == "call_function" and node in self.constants and is_read:
+                with self.graph.inserting_before(node):
+                    node.replace_all_uses_with(self.stored(node.name, self.constants.value(node)))
+        self.graph.eliminate_dead_code()
+        used = {str(node.target) for node in source_nodes(self.graph)}
+        return fx.GraphModule({name: attribute(self._module, name) for name in used}, self.graph)
+
+    def _erase_unread(self, node: fx.Node) -> None:
+        if node.users or node.op != "call_function":
+            return
+        sources = node.all_input_nodes
+        self.graph.erase_node(node)
+        for source in sources:
+            self._erase_unread(source)
+
+
+class Changes:
+    """Changes that are made together or not at all."""
+
+    def __init__(self) -> None:
+        self._changes: list[Callable[[], None]] = []
+        self._values: set[fx.Node] = set()
+        self.partners: list[str] = []
+        """The layers that take part, in the original network's names."""
+
+    def enter(self, value: fx.Node) -> None:
+        """Mark a value as taking part; raises `NotFoldable` where it does already."""
+        if value in self._values:
+            raise NotFoldable(f"{described(value)} would have to take it twice")
+        self._values.add(value)
+
+    def plan(self, change: Callable[[], None], partner: str | None = None) -> None:
+        """Add one change."""
+        self._changes.append(change)
+        if partner is not None and partner not in self.partners:
+            self.partners.append(partner)
+
+    def make(self) -> None:
+        """Make them all."""
+        for change in self._changes:
+            change()
+
+
+def sole_reader(value: fx.Node, reader: fx.Node) -> None:
+    """Raise `NotFoldable` where anybody but `reader` reads `value`."""
+    others = [user for user in value_users(value) if user is not reader]
+    if others:
+        listed = ", ".join(described(other) for other in others[:3])
+        raise NotFoldable(f"the output of {described(value)} is also read by {listed}")
+
+
+def described(node: fx.Node) -> str:
+    """A node for the person who wrote the network: its module and what it computes."""
+    if node.op == "placeholder":
+        return "the network's input"
+    if node.op == "output":
+        return "the network's output"
+    kind = str(getattr(node.target, "_opname", node.name))
+    return f"{module_name(node)} ({kind})"
