@@ -154,8 +154,12 @@ def _listen(settings: Settings) -> socket.socket:
         )
         family, kind, protocol, _, address = found[0]
         listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
     except OSError as error:
         raise InvalidConfiguration(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"

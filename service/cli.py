@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from service import __version__, settings
-from service.errors import FoldserveError
+from service.errors import FoldserveError, UnknownVersion
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from service.inspection.layer_stats import LayerStats, Summary
     from service.store.model_store import ModelStore
 
-_USAGE_ERROR = 2
 _MODEL_SETTINGS = ("model_store", "device", "precision", "threads")
 
-out = Console(highlight=False)
+# A pipe has no width that a table should bow to.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False)
 
 
@@ -212,8 +212,11 @@ def _fold(chosen: Settings, arguments: dict[str, Any]) -> int:
 
 def _loaded(chosen: Settings, model: str) -> ModelFacts:
     """The facts of a model, loaded as the engine would load it."""
-    name, _, version = model.partition("/")
-    stored = _store(chosen).open(name, int(version) if version.isdigit() else None)
+    name, slash, version = model.partition("/")
+    store = _store(chosen)
+    if slash and version not in map(str, store.versions(name)):
+        raise UnknownVersion(f"model {name!r} has no version {version!r}")
+    stored = store.open(name, int(version) if slash else None)
     import torch
 
     from service.engine.loading import load
@@ -240,7 +243,7 @@ def _range(summary: Summary | None) -> str:
 def _train_digits(chosen: Settings, arguments: dict[str, Any]) -> int:
     from service.network import training
 
-    epochs = arguments["epochs"] or training.EPOCHS
+    epochs = training.EPOCHS if arguments["epochs"] is None else arguments["epochs"]
     with Progress(console=err) as bar:
         task = bar.add_task("training", total=epochs)
         trained = training.train_digits(
@@ -269,8 +272,8 @@ def _store(chosen: Settings) -> ModelStore:
 
 
 def _print_json(content: object) -> None:
-    json.dump(content, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    """JSON, with null for what is not finite."""
+    out.print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode(), soft_wrap=True, markup=False)
 
 
 def _plain(error: Exception) -> str:

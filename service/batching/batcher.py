@@ -63,7 +63,7 @@ class Batcher:
                         return ()
                     self._changed.wait(decision.wait_s)
             for job in decision.dropped:
-                job.reply(_why_dropped(job))
+                job.reply(why_dropped(job))
             if decision.run:
                 return decision.run
 
@@ -111,7 +111,8 @@ class Batcher:
         return f"<Batcher {state}, {len(self._waiting)} jobs, {self._rows} rows waiting>"
 
 
-def _why_dropped(job: Job) -> FoldserveError:
+def why_dropped(job: Job) -> FoldserveError:
+    """What a job hears that is not run: it was cancelled, or its deadline has passed."""
     if job.cancelled:
         return JobCancelled("the job was cancelled while it waited")
     return DeadlinePassed("the deadline passed while the job waited")

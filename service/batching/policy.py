@@ -57,8 +57,10 @@ def decide(waiting: Iterable[Job], max_batch: Mapping[ModelKey, int], limits: Li
             rows += len(job)
     if not run:
         return Decision(dropped=tuple(dropped))
-    patience = run[0].arrived + limits.max_delay_s - now
-    if patience > 0 and not full and rows < max_batch[run[0].key]:
+    company_until = run[0].arrived + limits.max_delay_s
+    patience = company_until - now
+    is_urgent = any(job.deadline is not None and job.deadline <= company_until for job in run)
+    if patience > 0 and not full and not is_urgent and rows < max_batch[run[0].key]:
         return Decision(dropped=tuple(dropped), wait_s=patience)
     return Decision(run=tuple(run), dropped=tuple(dropped))
 

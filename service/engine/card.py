@@ -8,6 +8,7 @@ its descriptor.
 from __future__ import annotations
 
 import fcntl
+import json
 import mmap
 import os
 import struct
@@ -15,6 +16,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load, save
 
@@ -26,15 +28,13 @@ from service.store.manifest import Manifest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
 class ModelFacts(BaseModel):
     """What is said of one loaded version, without the vectors."""
 
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True)
 
     model: str
     version: int
@@ -76,8 +76,14 @@ class ModelCard:
 
 def write(card: ModelCard) -> int:
     """The descriptor of a sealed file that holds the card; the caller closes it."""
-    tensors = {f"{layer}/{name}": v for layer, vs in card.vectors.items() for name, v in vs.items()}
-    blob = save(tensors, metadata={"facts": card.facts.model_dump_json()})
+    tensors = {
+        f"{layer}/{name}": np.ascontiguousarray(vector)  # the writer takes memory as it lies
+        for layer, vectors in card.vectors.items()
+        for name, vector in vectors.items()
+    }
+    order = json.dumps(list(tensors))  # which the format itself does not keep
+    # Python's own JSON: it keeps what is not finite, which a broken checkpoint may hold.
+    blob = save(tensors, metadata={"facts": json.dumps(card.facts.model_dump()), "order": order})
     descriptor = os.memfd_create(f"card-{card.facts.model}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with os.fdopen(os.dup(descriptor), "wb") as file:
         file.write(blob)
@@ -92,10 +98,11 @@ def read(descriptor: int) -> ModelCard:
     (header_bytes,) = struct.unpack_from("<Q", blob)
     metadata = _Header.model_validate_json(blob[8 : 8 + header_bytes]).metadata
     vectors: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
-    for name, vector in load(blob).items():
+    loaded = load(blob)
+    for name in json.loads(metadata["order"]):
         layer, _, kind = name.rpartition("/")
-        vectors[layer][kind] = vector
-    return ModelCard(ModelFacts.model_validate_json(metadata["facts"]), dict(vectors))
+        vectors[layer][kind] = loaded[name]
+    return ModelCard(ModelFacts.model_validate(json.loads(metadata["facts"])), dict(vectors))
 
 
 class _Header(BaseModel):

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from service.batching.batcher import why_dropped
 from service.batching.job import Answer
+from service.batching.policy import is_late
 from service.engine import card
 from service.engine.loading import load
 from service.engine.protocol import Message, ModelLoaded, Ready, Stopped
@@ -86,11 +88,10 @@ class Engine:
         if not names:
             raise InvalidConfiguration("the model store holds no model")
         latest = self._settings.versions == "latest"
-        return [
-            self._store.open(name, version)
-            for name in names
-            for version in (self._store.versions(name)[-1:] if latest else self._store.versions(name))
-        ]
+        newest = {name: self._store.open(name) for name in names}  # raises where there is no version
+        if latest:
+            return list(newest.values())
+        return [self._store.open(name, version) for name in names for version in self._store.versions(name)]
 
     def _load(self, stored: StoredModel, on: torch.device) -> None:
         precision = None if self._settings.precision == "manifest" else self._settings.precision
@@ -110,7 +111,10 @@ class Engine:
                 batch[0].reply(EngineFailed("the rows could not be computed"))
                 return
             for job in batch:
-                self._run([job])
+                if job.cancelled or is_late(job, time.monotonic()):
+                    job.reply(why_dropped(job))
+                else:
+                    self._run([job])
 
     def _answer(self, batch: Sequence[Job]) -> None:
         key, started = batch[0].key, time.monotonic()

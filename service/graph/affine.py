@@ -46,13 +46,14 @@ class Affine:
     def vectors(self, axis: int, length: int) -> tuple[Tensor, Tensor] | None:
         """Scale and shift as vectors `[length]` along `axis`; None where they change along another."""
         axis %= self.scale.dim()
-        if self.changes_along(set(range(self.scale.dim())) - {axis}):
+        if self.axes - {axis}:
             return None
         return self.scale.reshape(-1).expand(length), self.shift.reshape(-1).expand(length)
 
-    def changes_along(self, axes: set[int]) -> bool:
-        """Whether scale or shift differ along any of these axes."""
-        return any(t.shape[axis] != 1 for t in (self.scale, self.shift) for axis in axes)
+    @property
+    def axes(self) -> set[int]:
+        """The axes along which scale or shift change."""
+        return {axis for t in (self.scale, self.shift) for axis, size in enumerate(t.shape) if size != 1}
 
     @property
     def has_shift(self) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch.export import Dim, ExportedProgram, export
+from torch.export.graph_signature import OutputKind
 
 from service.errors import ModelRefused
 
@@ -30,6 +31,8 @@ _IDENTITY_IN_EVALUATION = {
     aten.alias.default,
     aten.lift_fresh_copy.default,
 }
+# Their results may share memory with an argument, although their schemas do not say so.
+_UNDECLARED_VIEWS = {operator.getitem, aten.einsum.default}
 # They check what export assumed; `_assert_tensor_metadata` would even refuse the float64 reference.
 _ASSERTIONS = {
     aten._assert_scalar.default,
@@ -61,16 +64,20 @@ def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
     tensor to one tensor, or changes its own buffers at inference.
     """
     rows = example if len(example) > 1 else example.repeat(2, *[1] * (example.dim() - 1))
-    program = _export(module, rows)
+    program, first_names = _export(module, rows), _first_names(module)
+    # Before anything else: decompositions take a dropout for a copy, which in evaluation it is not.
+    _drop_identities(program.graph, keep_answer=True)
     try:
-        graph_module = _unlifted(program)
+        graph_module = _unlifted(program, first_names)
         _make_functional(graph_module.graph)
     except _NotFunctional:
-        graph_module = _unlifted(_decomposed(program))
+        graph_module = _unlifted(_decomposed(program), first_names)
     for node in graph_module.graph.nodes:
         if _mutates(node):
             raise ModelRefused(f"the network changes a stored tensor at inference ({node.target})")
     _drop_identities(graph_module.graph)
+    _say_dtypes(graph_module.graph)
+    _name_by_first_names(graph_module.graph, module)
     graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
     return CapturedGraph(graph_module, rows)
@@ -85,6 +92,12 @@ def attribute(module: fx.GraphModule, target: str) -> Tensor:
     """The stored tensor behind a `get_attr` node's target."""
     value: Tensor = operator.attrgetter(target)(module)
     return value
+
+
+def module_name(node: fx.Node) -> str:
+    """The module that computes `node`, by its first name in the original network; empty for the root."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]) if stack else ""
 
 
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
@@ -114,10 +127,21 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _unlifted(program: ExportedProgram) -> fx.GraphModule:
+def _first_names(module: nn.Module) -> dict[str, str]:
+    """For each name of a stored tensor the first name that the same tensor has."""
+    named = [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+
+
+def _unlifted(program: ExportedProgram, first_names: dict[str, str]) -> fx.GraphModule:
     """The program's graph with its lifted parameters, buffers and constants as attributes again."""
     signature = program.graph_signature
-    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    lifted = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    names = {key: first_names.get(name, name) for key, name in lifted.items()}
     names |= signature.inputs_to_lifted_tensor_constants
     stored: dict[str, Any] = {**program.state_dict, **program.constants}
     if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
@@ -129,14 +153,25 @@ def _unlifted(program: ExportedProgram) -> fx.GraphModule:
                 continue
             copies[node] = graph.get_attr(names[node.name])
             copies[node].meta = dict(node.meta)
+        elif node.op == "get_attr":
+            raise ModelRefused("the network switches autocast or gradients, or branches, while it computes")
         elif node.op == "output":
-            (outputs,) = node.args
-            graph.output(copies[outputs[0]])
+            graph.output(copies[_answer(program, node)])
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     used = {str(node.target) for node in source_nodes(graph)}
     with _quiet():
         return fx.GraphModule({name: stored[name].detach() for name in used}, graph)
+
+
+def _answer(program: ExportedProgram, output: fx.Node) -> fx.Node:
+    """The output that the caller gets; what else a program gives back are the tensors that it changed."""
+    (values,) = output.args
+    kinds = [specification.kind for specification in program.graph_signature.output_specs]
+    if OutputKind.BUFFER_MUTATION in kinds or OutputKind.PARAMETER_MUTATION in kinds:
+        raise ModelRefused("the network changes a stored tensor at inference")
+    answer: fx.Node = values[kinds.index(OutputKind.USER_OUTPUT)]  # type: ignore[index, assignment]
+    return answer
 
 
 class _NotFunctional(Exception):
@@ -155,6 +190,10 @@ def _make_functional(graph: fx.Graph) -> None:
             raise _NotFunctional
         later = [user for user in mutated.users if order[user] > order[node]]
         aliases = _aliases(mutated) - {mutated, node}
+        if any(alias.target is aten.einsum.default for alias in (mutated, *aliases)):
+            raise ModelRefused("the network changes in place what may be a view made by einsum")
+        if any(alias.op == "get_attr" for alias in aliases):
+            raise _NotFunctional
         if any(order[user] > order[node] for alias in aliases for user in alias.users):
             raise _NotFunctional
         node.target = functional
@@ -177,26 +216,58 @@ def _aliases(node: fx.Node) -> set[fx.Node]:
     found, frontier = {node}, [node]
     while frontier:
         current = frontier.pop()
-        related = [user for user in current.users if _is_view(user) and user.args[0] is current]
-        if _is_view(current) and isinstance(current.args[0], fx.Node):
-            related.append(current.args[0])
+        related = [user for user in current.users if current in _viewed(user)] + _viewed(current)
         frontier += [other for other in related if other not in found]
         found.update(related)
     return found
 
 
+def _viewed(node: fx.Node) -> list[fx.Node]:
+    """The values whose memory the value of `node` may be."""
+    if not _is_view(node):
+        return []
+    first = node.args[0]
+    return [first] if isinstance(first, fx.Node) else node.all_input_nodes
+
+
 def _is_view(node: fx.Node) -> bool:
-    if node.target is operator.getitem or node.target in _IDENTITY_IN_EVALUATION:
+    if node.target in _UNDECLARED_VIEWS or node.target in _IDENTITY_IN_EVALUATION:
         return True
     return isinstance(node.target, OpOverload) and any(
         returned.alias_info is not None for returned in node.target._schema.returns
     )
 
 
-def _drop_identities(graph: fx.Graph) -> None:
+def _drop_identities(graph: fx.Graph, *, keep_answer: bool = False) -> None:
+    """Drop what changes nothing in evaluation; `keep_answer` where a signature names the last value."""
     for node in list(graph.nodes):
         if node.target in _ASSERTIONS:
             graph.erase_node(node)
         elif node.target in _IDENTITY_IN_EVALUATION and not (len(node.args) > 2 and node.args[2]):
+            if keep_answer and any(user.op == "output" for user in node.users):
+                continue
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+
+
+def _name_by_first_names(graph: fx.Graph, module: nn.Module) -> None:
+    """Name a module that is registered more than once by its first name, wherever it is called."""
+    first: dict[int, str] = {}
+    names = {name: first.setdefault(id(m), name) for name, m in module.named_modules(remove_duplicate=False)}
+    for node in graph.nodes:
+        stack = node.meta.get("nn_module_stack", {})
+        node.meta["nn_module_stack"] = {
+            key: (names.get(path.partition("@")[0], path), kind) for key, (path, kind) in stack.items()
+        }
+
+
+def _say_dtypes(graph: fx.Graph) -> None:
+    """Let calls that make a tensor say its dtype, which they leave to torch's default; precision sets it."""
+    for node in graph.nodes:
+        made = node.meta.get("val")
+        takes_tensors = any(isinstance(source.meta.get("val"), Tensor) for source in node.all_input_nodes)
+        if not isinstance(node.target, OpOverload) or not isinstance(made, Tensor) or takes_tensors:
+            continue
+        if any(argument.name == "dtype" for argument in node.target._schema.arguments):
+            given = {key: value for key, value in node.kwargs.items() if value is not None}
+            node.kwargs = {"dtype": made.dtype, **given}

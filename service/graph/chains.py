@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
 
 from service.graph.affine import Affine
+from service.graph.capture import module_name
 from service.graph.constants import Constants, owner
 
 if TYPE_CHECKING:
@@ -24,6 +25,15 @@ _BATCH_NORMS = {aten.batch_norm.default, aten._native_batch_norm_legit_no_traini
 _BATCH_STATISTICS = {aten._native_batch_norm_legit.no_stats, aten._native_batch_norm_legit.default}
 
 
+class NormCall(NamedTuple):
+    """One call of a norm; a module that is called twice makes two."""
+
+    name: str
+    """The module, by its first name in the original network."""
+    call: str
+    """What tells this call from others of the same module."""
+
+
 @dataclass(frozen=True)
 class AffineChain:
     """Affine steps that follow each other with nobody else reading in between."""
@@ -34,11 +44,13 @@ class AffineChain:
     output: fx.Node
     """The last step."""
     affine: Affine
-    norms: tuple[str, ...]
-    """The norms among the steps, by module name, in order."""
+    norms: tuple[NormCall, ...]
+    """The norms among the steps, in order."""
 
-    def extended(self, step: AffineChain) -> AffineChain:
-        """This chain and `step` behind it."""
+    def extended(self, step: AffineChain) -> AffineChain | None:
+        """This chain and `step` behind it, or None where they act on different axes."""
+        if len(self.affine.axes | step.affine.axes) > 1:
+            return None
         norms = tuple(dict.fromkeys(self.norms + step.norms))
         return AffineChain(self.input, self.reader, step.output, self.affine.then(step.affine), norms)
 
@@ -75,12 +87,6 @@ def batch_statistics_norms(graph: fx.Graph, constants: Constants) -> Iterator[fx
             yield node
 
 
-def module_name(node: fx.Node) -> str:
-    """The module of the original network that computes `node`."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return str(stack[-1][0]).removeprefix("L['self'].") if stack and stack[-1][0] else node.name
-
-
 def step_at(node: fx.Node, constants: Constants) -> AffineChain | None:
     """The affine step that ends at `node`, or None where it is no such step."""
     if node.op != "call_function" or node in constants:
@@ -107,15 +113,16 @@ def _batch_norm(norm: fx.Node, output: fx.Node, constants: Constants) -> AffineC
     shift = -constants.value(mean) * scale
     if bias is not None:
         shift = shift + constants.value(bias)
-    name = owner(constants.sources(var)[0])
+    sources = constants.sources(var)
+    name = owner(sources[0]) if sources else module_name(norm) or norm.name
     affine = Affine.along(1, output.meta["val"].dim(), scale, shift)
-    return AffineChain(x, norm, output, affine, (name,))
+    return AffineChain(x, norm, output, affine, (NormCall(name, norm.name),))
 
 
 def _arithmetic(node: fx.Node, constants: Constants) -> AffineChain | None:
     """`x + c`, `x - c`, `c - x`, `x * c`, `x / c` and `-x` with a constant per channel."""
     rule = _ARITHMETIC.get(node.target)
-    if rule is None or node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("rounding_mode"):
+    if rule is None or _alpha(node) != 1 or node.kwargs.get("rounding_mode"):
         return None
     operands = [*node.args, None][:2]
     varying = [position for position, operand in enumerate(operands) if _varies(operand, constants)]
@@ -126,17 +133,24 @@ def _arithmetic(node: fx.Node, constants: Constants) -> AffineChain | None:
     affine = None if constant is None else rule(constant, varying[0])
     if affine is None or not isinstance(x, fx.Node):
         return None
-    return AffineChain(x, node, node, affine, _norm_names(other, constants))
+    return AffineChain(x, node, node, affine, _norms(node, other, constants))
+
+
+def _alpha(node: fx.Node) -> object:
+    """The factor of the second operand of a sum or difference."""
+    return node.args[2] if len(node.args) > 2 else node.kwargs.get("alpha", 1)
 
 
 def _varies(operand: object, constants: Constants) -> bool:
     return isinstance(operand, fx.Node) and operand not in constants
 
 
-def _norm_names(operand: object, constants: Constants) -> tuple[str, ...]:
+def _norms(node: fx.Node, operand: object, constants: Constants) -> tuple[NormCall, ...]:
+    """The norms that a written-out step belongs to: those whose variance's root is in the constant."""
     if not isinstance(operand, fx.Node):
         return ()
-    return tuple(dict.fromkeys(owner(name) for name in constants.under_root(operand)))
+    call = next(reversed(node.meta.get("nn_module_stack", {})), "")  # torch.export tells calls apart there
+    return tuple(dict.fromkeys(NormCall(owner(name), call) for name in constants.under_root(operand)))
 
 
 def _broadcast(x: object, other: object, constants: Constants) -> Tensor | None:

@@ -63,7 +63,7 @@ class Constants:
     def under_root(self, node: fx.Node) -> list[str]:
         """Those of them whose (reciprocal) square root is taken: the mark of a variance."""
         if _is_square_root(node):
-            return self.sources(node)
+            return [name for name in self.sources(node) if not name.startswith("lifted_tensor_")]
         return _unique(name for source in node.all_input_nodes for name in self.under_root(source))
 
 

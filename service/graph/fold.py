@@ -17,8 +17,8 @@ import torch
 from service.errors import ModelRefused
 from service.graph.backward import into_producers
 from service.graph.branches import into_sibling
-from service.graph.capture import CapturedGraph, capture
-from service.graph.chains import AffineChain, batch_statistics_norms, chains, module_name
+from service.graph.capture import CapturedGraph, capture, module_name
+from service.graph.chains import AffineChain, NormCall, batch_statistics_norms, chains
 from service.graph.forward import into_consumers
 from service.graph.parity import probe, prove
 from service.graph.precision import astype
@@ -83,11 +83,13 @@ def fold_graph(captured: CapturedGraph) -> FoldedGraph:
     found = chains(surgery.graph, surgery.constants)
     settled = _settled(surgery, found)
     outcomes = [outcome for chain in found for outcome in _outcomes(chain, settled[chain.output])]
-    return FoldedGraph(surgery.finished(), FoldReport(tuple(_numbered(outcomes))))
+    return FoldedGraph(surgery.finished(), FoldReport(tuple(_one_each(outcomes))))
 
 
 def _refuse_batch_statistics(surgery: Surgery) -> None:
-    dependent = [module_name(node) for node in batch_statistics_norms(surgery.graph, surgery.constants)]
+    dependent = [
+        module_name(node) or node.name for node in batch_statistics_norms(surgery.graph, surgery.constants)
+    ]
     if dependent:
         raise ModelRefused(
             f"norms use batch statistics at inference ({', '.join(dependent)}): "
@@ -117,18 +119,25 @@ def _settled(surgery: Surgery, found: list[AffineChain]) -> dict[fx.Node, NormOu
     return settled
 
 
-def _outcomes(chain: AffineChain, first: NormOutcome) -> Iterator[NormOutcome]:
-    for name in chain.norms[:1]:
-        yield replace(first, name=name)
-    for name in chain.norms[1:]:
-        reason = f"became one map with {chain.norms[0]} before it"
-        yield NormOutcome(name, "absorbed", chain.norms[0], reason)
+def _outcomes(chain: AffineChain, first: NormOutcome) -> Iterator[tuple[NormCall, NormOutcome]]:
+    for norm in chain.norms[:1]:
+        yield norm, replace(first, name=norm.name)
+    for norm in chain.norms[1:]:
+        head = chain.norms[0].name
+        yield norm, NormOutcome(norm.name, "absorbed", head, f"became one map with {head} before it")
 
 
-def _numbered(outcomes: Iterable[NormOutcome]) -> Iterator[NormOutcome]:
-    """A module that is called again is named `name@1`, `name@2`, as torch.export names it."""
+def _one_each(outcomes: Iterable[tuple[NormCall, NormOutcome]]) -> Iterator[NormOutcome]:
+    """One outcome for every call: a norm that is folded in one part and kept in another is kept.
+
+    A module that is called again is named `name@1`, `name@2`, as torch.export names it.
+    """
+    found: dict[NormCall, NormOutcome] = {}
+    for norm, outcome in outcomes:
+        if norm not in found or outcome.outcome == "kept":
+            found[norm] = outcome
     calls: Counter[str] = Counter()
-    for outcome in outcomes:
-        call = calls[outcome.name]
-        calls[outcome.name] += 1
-        yield replace(outcome, name=f"{outcome.name}@{call}") if call else outcome
+    for norm, outcome in found.items():
+        call = calls[norm.name]
+        calls[norm.name] += 1
+        yield replace(outcome, name=f"{norm.name}@{call}") if call else outcome

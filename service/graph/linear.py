@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
 
-from service.graph.constants import Constants, owner
+from service.graph.capture import module_name
+from service.graph.constants import owner
+
+if TYPE_CHECKING:
+    from service.graph.constants import Constants
 
 aten = torch.ops.aten
 
@@ -35,7 +39,7 @@ class LinearCall:
 
     node: fx.Node
     name: str
-    """The module that owns the weight, in the original network's names."""
+    """The module that makes the call, in the original network's names."""
     weight: Tensor
     bias: Tensor | None
     axis: int
@@ -44,9 +48,9 @@ class LinearCall:
     @staticmethod
     def is_one(node: fx.Node) -> bool:
         """Whether `node` is a convolution or a linear call at all."""
-        return (
-            node.target in _CONVOLUTIONS or node.target in _TRANSPOSED or node.target is aten.linear.default
-        )
+        if node.target is aten.linear.default:
+            return len(_operands(node)[1].meta["val"].shape) == 2  # with a vector it has no output channels
+        return node.target in _CONVOLUTIONS or node.target in _TRANSPOSED
 
     @staticmethod
     def at(node: fx.Node, constants: Constants) -> LinearCall | None:
@@ -56,7 +60,7 @@ class LinearCall:
             return None
         return LinearCall(
             node,
-            node.meta.setdefault("owner", owner(constants.sources(weight)[0])),
+            module_name(node) or owner(next(iter(constants.sources(weight)), node.name)),
             constants.value(weight),
             None if bias is None else constants.value(bias),
             axis=node.meta["val"].dim() - 1 if node.target is aten.linear.default else 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,8 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether the error is within the tolerance; an error that is no number is not."""
-        return self.max_relative_error <= self.tolerance
+        """Whether the error is within the tolerance; infinite or no number, it never is."""
+        return math.isfinite(self.max_relative_error) and self.max_relative_error <= self.tolerance
 
     def required(self) -> Parity:
         """This parity; raises `ModelRefused` where it does not hold."""
@@ -82,6 +83,8 @@ def prove(
     with torch.inference_mode():
         exact = astype(captured.module, torch.float64)
         reference = exact(rows.double())
+        if not bool(reference.isfinite().all()):
+            raise ModelRefused("the network's own answers to the probe are not finite numbers")
         _refuse_dependent_rows(exact, rows.double(), reference)
         unfolded = astype(captured.module, precision)(rows.to(precision))
         return compare(reference, run(rows), unfolded, precision)
@@ -91,13 +94,7 @@ def compare(reference: Tensor, answers: Tensor, unfolded: Tensor, precision: tor
     """The parity of `answers` with a float64 `reference`, both `[N, ...]`."""
     reference, answers = reference.double().cpu(), answers.double().cpu()
     own_error = relative_error(reference, unfolded.double().cpu())
-    expected, got = reference.flatten(1).argmax(1), answers.flatten(1).argmax(1)
-    flat, largest = reference.flatten(1), float(reference.abs().max()) or 1.0
-    disagreements = tuple(
-        Disagreement(row, int(e), int(g), float(flat[row, e] - flat[row, g]) / largest)
-        for row, (e, g) in enumerate(zip(expected, got, strict=True))
-        if e != g
-    )
+    disagreements = _disagreements(reference, answers) if answers.shape == reference.shape else ()
     return Parity(
         rows=len(reference),
         max_relative_error=relative_error(reference, answers),
@@ -105,6 +102,16 @@ def compare(reference: Tensor, answers: Tensor, unfolded: Tensor, precision: tor
         tolerance=max(_FLOORS[precision], _SCALE * own_error),
         top1_agreement=1 - len(disagreements) / len(reference),
         disagreements=disagreements,
+    )
+
+
+def _disagreements(reference: Tensor, answers: Tensor) -> tuple[Disagreement, ...]:
+    flat, largest = reference.reshape(len(reference), -1), float(reference.abs().max()) or 1.0
+    expected, got = flat.argmax(1), answers.reshape(len(answers), -1).argmax(1)
+    return tuple(
+        Disagreement(row, int(e), int(g), float(flat[row, e] - flat[row, g]) / largest)
+        for row, (e, g) in enumerate(zip(expected, got, strict=True))
+        if e != g
     )
 
 

@@ -122,7 +122,7 @@ def _clamp(low: Any, high: Any, node: fx.Node) -> Clamp:
 def refuses(node: fx.Node, affine: Affine) -> str | None:
     """Why `affine`, a map of the input, cannot change places with a pool or a resize; None where it can."""
     spatial = _spatial(node) or []
-    if affine.changes_along({axis % _input_rank(node) for axis in spatial}):
+    if affine.axes & {axis % _input_rank(node) for axis in spatial}:
         return "it changes along the axes that are pooled"
     if node.target in _MAXIMA and not affine.is_increasing:
         return "a negative scale turns the maximum of the pool into a minimum"

@@ -11,7 +11,7 @@ from service.graph.capture import attribute, source_nodes
 
 
 def astype(module: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
-    """A copy of the graph that computes in `dtype`; integer tensors stay, nothing is shared in place.
+    """A copy of the graph that computes in `dtype`; integer tensors stay integers, and no memory is shared.
 
     Casts that the network itself makes to a floating-point dtype are made to `dtype` instead.
     """
@@ -35,4 +35,4 @@ def in_dtype(argument: Any, dtype: torch.dtype) -> Any:
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)

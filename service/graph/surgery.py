@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
-from service.graph.capture import attribute, source_nodes
-from service.graph.chains import module_name, value_users
+from service.graph.capture import attribute, module_name, source_nodes
+from service.graph.chains import value_users
 from service.graph.constants import Constants
 from service.graph.linear import LinearCall, set_weights
 
@@ -104,12 +104,13 @@ class Surgery:
         return fx.GraphModule({name: attribute(self._module, name) for name in used}, self.graph)
 
     def _erase_unread(self, node: fx.Node) -> None:
-        if node.users or node.op != "call_function":
-            return
-        sources = node.all_input_nodes
-        self.graph.erase_node(node)
-        for source in sources:
-            self._erase_unread(source)
+        frontier = [node]
+        while frontier:
+            unread = frontier.pop()
+            if unread.users or unread.op != "call_function":
+                continue
+            frontier = [source for source in frontier if source is not unread] + unread.all_input_nodes
+            self.graph.erase_node(unread)
 
 
 class Changes:
@@ -154,4 +155,4 @@ def described(node: fx.Node) -> str:
     if node.op == "output":
         return "the network's output"
     kind = str(getattr(node.target, "_opname", node.name))
-    return f"{module_name(node)} ({kind})"
+    return f"{module_name(node) or node.name} ({kind})"

@@ -15,7 +15,7 @@ DERIVED = ("scale", "shift")
 
 
 class Summary(BaseModel):
-    """Four numbers for a vector; null where a value is not finite."""
+    """Four numbers for a vector; null in JSON where a value is not finite."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -91,5 +91,22 @@ def summary(vector: np.ndarray | None) -> Summary | None:
 def histogram(vector: np.ndarray, bins: int = 32) -> Histogram:
     """Equal-width counts of the finite values of a vector."""
     finite = vector[np.isfinite(vector)].astype(np.float64)
-    counts, edges = np.histogram(finite, bins=bins)
+    try:
+        counts, edges = np.histogram(finite, bins=bins)
+    except (
+        ValueError
+    ):  # float64 has no room for so many edges between the values, or their distance overflows
+        counts, edges = np.histogram(finite, _spread_edges(finite.min(), finite.max(), bins))
     return Histogram(edges=edges.tolist(), counts=counts.tolist())
+
+
+def _spread_edges(low: float, high: float, bins: int) -> np.ndarray:
+    """Edges around `low` and `high`, as far apart as float64 needs to tell them apart."""
+    room = 2 * bins * np.spacing(max(abs(low), abs(high)))
+    if not np.isfinite(high / 2 - low / 2 + room):
+        room = 0.0
+    middle, reach = low / 2 + high / 2, max(high / 2 - low / 2, room)
+    steps: np.ndarray = np.linspace(-1.0, 1.0, bins + 1)
+    edges: np.ndarray = middle + reach * steps
+    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
+    return edges

@@ -128,7 +128,7 @@ def read(path: Path) -> Manifest:
         raise InvalidManifest(f"{where} is missing") from None
     except OSError as error:
         raise InvalidManifest(f"{where} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, too deep, or a number too long
         raise InvalidManifest(f"{where} is not TOML: {error}") from error
     return parse(document, where)
 

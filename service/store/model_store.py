@@ -40,7 +40,8 @@ class StoredModel:
         try:
             if (self.folder / file).stat().st_size > _MAX_LABELS_BYTES:
                 raise InvalidManifest(f"{self}: {file} is larger than {_MAX_LABELS_BYTES} bytes")
-            return tuple((self.folder / file).read_text(encoding="utf-8").splitlines())
+            text = (self.folder / file).read_text(encoding="utf-8")
+            return tuple(text.removesuffix("\n").split("\n"))
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidManifest(f"{self}: the labels file {file} cannot be read as UTF-8 text") from error
 
@@ -60,17 +61,17 @@ class ModelStore:
             raise StoreError("the model store is not a folder")
         names = sorted(entry.name for entry in self.folder.iterdir() if _is_visible_folder(entry))
         for name in names:
-            if not re.match(NAME_PATTERN, name):
+            if not _is_name(name):
                 raise StoreError(f"{name!r} is no model name; names match {NAME_PATTERN}")
         return names
 
     def versions(self, name: str) -> list[int]:
         """Every version of the model, ascending; raises `UnknownModel`."""
-        if not re.match(NAME_PATTERN, name) or not (self.folder / name).is_dir():
+        if not _is_name(name) or not (self.folder / name).is_dir():
             raise UnknownModel(f"the store has no model {name!r}")
         entries = [entry.name for entry in (self.folder / name).iterdir() if _is_visible_folder(entry)]
         for entry in entries:
-            if not re.match(r"^[1-9][0-9]{0,17}$", entry):
+            if not _is_version(entry):
                 raise StoreError(f"{name}/{entry} is no version; versions are positive integers")
         return sorted(map(int, entries))
 
@@ -87,7 +88,7 @@ class ModelStore:
 
     def check_publishable(self, name: str, version: int, *, replace: bool = False) -> None:
         """Raise `StoreError` where `publish` would, before any work is done."""
-        if not re.match(NAME_PATTERN, name) or version < 1:
+        if not _is_name(name) or not _is_version(str(version)):
             raise StoreError(f"{name}/{version} is no model name and version")
         if (self.folder / name / str(version)).exists() and not replace:
             raise StoreError(f"{name}/{version} is in the store already")
@@ -102,19 +103,36 @@ class ModelStore:
         """
         self.check_publishable(name, version, replace=replace)
         target = self.folder / name / str(version)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publishing-") as scratch:
-            fresh = Path(scratch) / "version"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".publishing-") as scratch:
+            fresh, replaced = Path(scratch) / "version", Path(scratch) / "replaced"
             fresh.mkdir()
             fill(fresh)
-            if target.exists():
-                target.rename(Path(scratch) / "replaced")
-            fresh.rename(target)
+            target.parent.mkdir(exist_ok=True)
+            if replace and target.exists():
+                target.rename(replaced)
+            try:
+                fresh.rename(target)
+            except OSError as error:
+                if replaced.exists():
+                    replaced.rename(target)
+                self.check_publishable(name, version)  # it may have appeared meanwhile
+                raise StoreError(
+                    f"{name}/{version} cannot be moved into the store: {error.strerror}"
+                ) from error
         return target
 
 
 def _is_visible_folder(entry: Path) -> bool:
     return entry.is_dir() and not entry.name.startswith((".", "lost+found"))
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(NAME_PATTERN.removesuffix("$"), text) is not None
+
+
+def _is_version(text: str) -> bool:
+    return re.fullmatch(r"[1-9][0-9]{0,17}", text) is not None
 
 
 def _listed(versions: list[int]) -> str:

@@ -39,7 +39,7 @@ def read(stored: StoredModel) -> dict[str, Tensor]:
         )
     try:
         return load(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch does not have
         raise InvalidWeights(f"{file} is not a safetensors file: {error}") from error
 
 

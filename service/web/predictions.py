@@ -30,10 +30,10 @@ def as_json(
 ) -> list[Any]:
     """One prediction per row of float32 `answers`, `[N, classes]` for a classification."""
     if output.task == "tensor":
-        return [{"values": row} for row in answers]
+        return [{"values": np.ascontiguousarray(row)} for row in answers]
     names = labels or [str(index) for index in range(answers.shape[1])]
     probabilities = softmax(answers)
-    best = top(probabilities, query.top_k)
+    best = top(answers, query.top_k)  # by logits: probabilities round to ties
     return [
         _prediction(row, names, probabilities[number], answers[number], query)
         for number, row in enumerate(best.tolist())
@@ -44,8 +44,7 @@ def as_array(answers: np.ndarray, output: Output, query: PredictQuery) -> np.nda
     """Class indices int64 `[N, top_k]`, or probabilities or logits float32, as the query asks."""
     if output.task == "tensor" or query.output == "logits":
         return answers
-    probabilities = softmax(answers)
-    return probabilities if query.output == "probabilities" else top(probabilities, query.top_k)
+    return softmax(answers) if query.output == "probabilities" else top(answers, query.top_k)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

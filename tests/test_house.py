@@ -1,0 +1,250 @@
+"""The house rules of the design, held against the code: who may import whom, and what is written down."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "service").rglob("*.py"))
+
+# Section 2 of the design. A module belongs to the longest name here that its own name starts with;
+# within its part it may import anything, outside only what stands beside it, or what is below that.
+ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "telemetry": set(),
+    "inspection": set(),
+    "engine.protocol": set(),
+    "store": {"errors"},
+    "network": {"store", "errors"},
+    "graph": {"network", "errors"},
+    "plan": {"graph", "errors"},
+    "batching": {"errors"},
+    "settings": {"batching.policy", "errors"},
+    "inputs": {"store.manifest", "errors"},
+    "engine.card": {"batching.job", "inspection", "store.manifest", "errors"},
+    "engine.client": {"engine.card", "engine.protocol", "batching", "errors"},
+    "engine.loading": {
+        *("engine.card", "plan", "graph", "network", "store", "inspection", "errors"),
+    },
+    "engine.engine": {
+        *("engine.loading", "engine.card", "engine.protocol", "plan", "batching", "store"),
+        *("settings", "telemetry", "errors"),
+    },
+    "web": {
+        *("engine.client", "engine.card", "inspection", "inputs", "batching.job", "store.manifest"),
+        *("settings", "telemetry", "errors"),
+    },
+    "app": {
+        *("web", "engine.client", "engine.engine", "batching", "store.model_store"),
+        *("settings", "telemetry", "errors"),
+    },
+    "cli": {
+        *("app", "engine.client", "engine.card", "engine.loading", "inspection", "network.training"),
+        *("plan.device", "store", "settings", "errors"),
+    },
+    "__main__": {"cli"},
+}
+MAY_IMPORT_TORCH = ("plan", "graph", "network", "store.weights", "engine.engine", "engine.loading")
+BANNED_WORDS = {"manager", "handler", "helper", "helpers", "utils", "util", "common", "base", "misc"}
+BANNED_WORDS |= {"data", "info", "process"}
+
+
+def module_name(path: Path) -> str:
+    """`engine.client` for service/engine/client.py; empty for the package itself."""
+    parts = path.relative_to(ROOT / "service").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """The full names of all modules that are imported anywhere below `tree`."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            source = node.module or ""
+            for alias in node.names:
+                deeper = f"{source}.{alias.name}"
+                found.add(deeper if deeper.removeprefix("service.") in MODULES else source)
+    return found
+
+
+def ours(tree: ast.AST) -> set[str]:
+    return {name.removeprefix("service.") for name in imports(tree) if name.startswith("service.")}
+
+
+def at_import(tree: ast.Module) -> ast.Module:
+    """The module without its functions' bodies and its TYPE_CHECKING block."""
+
+    class Pruned(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+            return None
+
+        def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+            return None
+
+        def visit_If(self, node: ast.If) -> ast.AST | None:
+            if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+                return None
+            return self.generic_visit(node)
+
+    pruned = Pruned().visit(tree)
+    assert isinstance(pruned, ast.Module)
+    return pruned
+
+
+def parsed(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def within(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
+
+
+def part_of(name: str) -> str:
+    return max((part for part in ARROWS if within(name, part)), key=len)
+
+
+CODE = [name for name in MODULES if name and parsed(name).body[1:]]
+
+
+# Imports
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_arrows_go_one_way(name: str) -> None:
+    part = part_of(name)
+    wrong = {
+        other
+        for other in ours(parsed(name))
+        if not within(other, part) and not any(within(other, allowed) for allowed in ARROWS[part])
+    }
+    assert wrong == set()
+
+
+def test_the_arrows_themselves_have_no_cycle() -> None:
+    below: dict[str, set[str]] = {part: {part_of(other) for other in ARROWS[part]} for part in ARROWS}
+    while below:
+        ends = {part for part, others in below.items() if not others}
+        assert ends, f"a cycle among {sorted(below)}"
+        below = {part: others - ends for part, others in below.items() if part not in ends}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    left = {name: {other for other in ours(parsed(name)) if other != name} for name in CODE}
+    left = {name: {other for other in others if other in left} for name, others in left.items()}
+    while left:
+        ends = {name for name, others in left.items() if not others}
+        assert ends, f"a cycle among {sorted(left)}"
+        left = {name: others - ends for name, others in left.items() if name not in ends}
+
+
+@pytest.mark.parametrize("name", [n for n in CODE if not any(within(n, part) for part in MAY_IMPORT_TORCH)])
+def test_torch_is_imported_only_where_it_belongs(name: str) -> None:
+    tree = parsed(name)
+    # A command that computes imports torch when it is given, so that the others start at once.
+    looked_at = at_import(tree) if name in {"app", "cli"} else tree
+    needed = imports(looked_at)
+    assert not [other for other in needed if within(other, "torch")]
+    assert not [other for other in needed if within(other, "safetensors.torch")]
+
+
+@pytest.mark.parametrize("name", [n for n in CODE if not within(n, "plan") and n not in {"engine.engine"}])
+def test_only_the_plan_and_the_engine_touch_a_device(name: str) -> None:
+    touching = {"cuda", "backends", "accelerator", "mps", "xpu"}
+    wrong = [
+        ast.unparse(node)
+        for node in ast.walk(parsed(name))
+        if (isinstance(node, ast.Attribute) and node.attr in touching)
+        or (isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.device")
+    ]
+    assert wrong == []
+
+
+def without_torch() -> list[str]:
+    parts = ("web", "inputs", "batching", "inspection", "engine.client", "engine.card", "engine.protocol")
+    single = ("app", "cli", "settings", "telemetry", "errors", "store.manifest", "store.model_store")
+    return [name for name in MODULES if any(within(name, part) for part in (*parts, *single))]
+
+
+def test_the_side_that_speaks_http_starts_without_torch() -> None:
+    source = "\n".join(
+        [
+            "import sys",
+            *(f"import service.{name}" for name in without_torch()),
+            "heavy = {'torch', 'scipy', 'sklearn', 'safetensors.torch'}",
+            "print(sorted(heavy & set(sys.modules)))",
+        ]
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", source], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+# Names and papers
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    words = {
+        path: set(path.stem.lower().strip("_").split("_"))
+        for path in [*FILES, *(ROOT / "service").iterdir(), *(ROOT / "service").glob("*/")]
+    }
+    assert [str(path) for path, said in words.items() if said & BANNED_WORDS] == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_says_what_it_holds(name: str) -> None:
+    tree = parsed(name)
+    assert ast.get_docstring(tree) or not tree.body
+
+
+def settings_page() -> dict[str, str]:
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    sections = text.split("\n## ")[1:]
+    return {section.partition("\n")[0]: section.partition("\n")[2] for section in sections}
+
+
+def test_every_setting_has_a_heading_in_the_order_of_the_code() -> None:
+    assert list(settings_page()) == list(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented_with_its_names_and_its_default(name: str) -> None:
+    section = settings_page()[name]
+    first, meaning = section.strip().split("\n\n", maxsplit=1)
+    default = str(Settings.model_fields[name].default)
+    assert f"`{PREFIX}{name.upper()}`" in first
+    assert f"`--{name.replace('_', '-')}`" in first
+    assert (f"Default: `{default}`." if default else "Default: empty") in first
+    assert len(meaning.split()) > 3
+
+
+def dependencies() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    names = {requirement.split(">=")[0].split("[")[0] for requirement in wanted}
+    return names - {project["name"]}
+
+
+def test_every_dependency_has_a_row_and_every_row_a_dependency() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "|" in line
+    ]
+    named = {row[0] for row in rows[2:] if not row[0].startswith("**")}
+    assert named == dependencies()
+    assert [row[0] for row in rows[2:] if row[0] in named and not all(row[1:])] == []

@@ -1,0 +1,145 @@
+"""What a card holds is what the routes say, whole, and never in numbers that JSON does not have."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service.app import compose
+from service.batching.batcher import Batcher
+from service.engine import card as cards
+from service.engine.card import ModelCard, ModelFacts
+from service.engine.client import EngineClient
+from service.engine.protocol import ModelLoaded, Ready
+from service.inspection.layer_stats import LayerStats
+from service.settings import Settings
+from service.store.manifest import Input, Manifest, Output, Weights
+from service.telemetry import Telemetry
+from service.web.context import Parts
+
+VECTORS: dict[str, np.ndarray] = {
+    "running_mean": np.array([0.1, np.nan], np.float32),
+    "running_var": np.array([1.0, 4.0], np.float32),
+    "weight": np.array([0.5, -np.inf], np.float16),
+}
+
+
+def a_card(version: int = 1, **provenance: Any) -> ModelCard:
+    stats = LayerStats(
+        name="bn",
+        num_features=2,
+        eps=1e-5,
+        momentum=0.1,
+        affine=True,
+        track_running_stats=True,
+        num_batches_tracked=None,
+        running_mean=None,
+        running_var=None,
+        weight=None,
+        bias=None,
+        scale=None,
+        shift=None,
+    )
+    parity = {"max_relative_error": 1e-7, "unfolded_relative_error": 1e-7, "top1_agreement": 1.0}
+    facts = ModelFacts(
+        model="digits",
+        version=version,
+        manifest=Manifest(
+            architecture="digits",
+            input=Input(shape=[1, 8, 8], colour="grayscale", mean=[0.0], std=[1.0]),
+            outputs=[Output()],
+            weights=Weights(sha256="0" * 64),
+            provenance=provenance,
+        ),
+        labels=None,
+        output_shape=[2],
+        device="cpu",
+        precision="float32",
+        max_batch=4,
+        torch_version="2",
+        layers=[stats],
+        fold={"norms": 1, "folded": 1, "kept": 0, "layers": [], "parity": parity, "seconds": {}},
+        seconds={"read": 0.5},
+    )
+    return ModelCard(facts, {"bn": VECTORS})
+
+
+def ask(path: str, *loaded: ModelCard, accept: str = "*/*") -> httpx.Response:
+    async def main() -> httpx.Response:
+        settings = Settings()
+        client = EngineClient(Batcher(settings.limits))
+        for card in loaded or (a_card(),):
+            client.hear(ModelLoaded(cards.write(card)))
+        client.hear(Ready())
+        await client.is_ready.wait()
+        with ThreadPoolExecutor(1) as decoders:
+            app = compose(Parts(client, settings, Telemetry(), decoders))
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+                return await http.get(path, headers={"accept": accept})
+
+    return asyncio.run(main())
+
+
+def strict(response: httpx.Response) -> Any:
+    """The JSON of an answer, in which NaN and Infinity are errors."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert response.status_code == 200, response.text
+    return json.loads(response.text, parse_constant=refuse)
+
+
+def test_a_layer_s_vectors_are_whole_and_what_is_not_finite_is_null() -> None:
+    detail = strict(ask("/v1/models/digits/layers/bn"))
+    assert detail["vectors"]["running_mean"] == [0.1, None]
+    assert detail["vectors"]["weight"] == [0.5, None]
+    assert detail["vectors"]["scale"][0] == pytest.approx(0.5 / np.sqrt(1 + 1e-5), rel=1e-15)
+    assert sum(detail["histograms"]["running_mean"]["counts"]) == 1
+    assert "bias" not in detail["vectors"]
+
+
+def test_a_layer_as_csv_has_one_line_per_channel() -> None:
+    answer = ask("/v1/models/digits/layers/bn", accept="text/csv")
+    lines = answer.text.splitlines()
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert lines[0] == "channel,running_mean,running_var,weight,scale,shift"
+    assert lines[1].startswith("0,0.1,1.0,0.5,")
+    assert lines[2].startswith("1,nan,4.0,-inf,")
+
+
+def test_provenance_that_is_not_finite_is_null_and_no_error() -> None:
+    detail = strict(ask("/v1/models/digits", a_card(loss=float("nan"), best=float("inf"), epochs=3)))
+    assert detail["manifest"]["provenance"] == {"loss": None, "best": None, "epochs": 3}
+
+
+def test_the_highest_version_is_shown_and_another_on_request() -> None:
+    loaded = [a_card(version) for version in (2, 10)]
+    assert strict(ask("/v1/models/digits", *loaded))["version"] == 10
+    detail = strict(ask("/v1/models/digits?version=2", *loaded))
+    assert (detail["version"], detail["versions"]) == (2, [2, 10])
+    assert [m["version"] for m in strict(ask("/v1/models", *loaded))["models"]] == [2, 10]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "slug"),
+    [
+        ("/v1/models/other", 404, "unknown-model"),
+        ("/v1/models/digits?version=2", 404, "unknown-version"),
+        ("/v1/models/digits/layers/bn2", 404, "unknown-layer"),
+        ("/v1/models/digits?version=0", 400, "invalid-query"),
+        ("/v1/models/digits?version=x", 400, "invalid-query"),
+        ("/v1/models/digits?versions=1", 400, "invalid-query"),
+        ("/v1/models/digits/fold?version=" + "9" * 5000, 400, "invalid-query"),
+    ],
+)
+def test_what_is_not_there_is_a_problem(path: str, status: int, slug: str) -> None:
+    answer = ask(path)
+    assert (answer.status_code, answer.json()["type"]) == (status, slug)
