@@ -1,10 +1,15 @@
-"""The catalog: architectures by name."""
+"""The catalog: architectures by name.
+
+A name is built in (`resnet50`), or torchvision's or timm's (`torchvision:regnet_y_400mf`,
+`timm:convmixer_768_32`), which need the extra of that name.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from service.errors import InvalidManifest
+from service.network import densenet, efficientnet, foreign, mobilenet, resnet, vgg
 from service.network.adopt import adopt
 from service.network.digits import Digits
 
@@ -15,6 +20,11 @@ if TYPE_CHECKING:
 
 _ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "digits": Digits,
+    **densenet.ARCHITECTURES,
+    **efficientnet.ARCHITECTURES,
+    **mobilenet.ARCHITECTURES,
+    **resnet.ARCHITECTURES,
+    **vgg.ARCHITECTURES,
 }
 
 
@@ -26,12 +36,27 @@ def names() -> list[str]:
 def build(architecture: str, options: Mapping[str, Any]) -> nn.Module:
     """The architecture with its initial weights, its norms ours, in evaluation mode.
 
-    Raises `InvalidManifest` for a name that is not in the catalog or options that it does not take.
+    Nothing is downloaded.
+
+    Raises `InvalidManifest` for a name that is not in the catalog, a library that is not installed,
+    or options that the architecture does not take.
     """
-    factory = _ARCHITECTURES.get(architecture)
-    if factory is None:
-        raise InvalidManifest(f"architecture {architecture!r} is unknown; there are: {', '.join(names())}")
+    constructor = _constructor(architecture)
     try:
-        return adopt(factory(**options)).eval()
-    except TypeError as error:
+        network = constructor(**options)
+    except Exception as error:  # constructors raise anything at options they do not take
         raise InvalidManifest(f"architecture {architecture!r}: {error}") from error
+    return adopt(network).eval()
+
+
+def _constructor(architecture: str) -> Callable[..., nn.Module]:
+    library, colon, name = architecture.partition(":")
+    if colon:
+        return foreign.constructor(library, name)
+    built_in = _ARCHITECTURES.get(architecture)
+    if built_in is None:
+        raise InvalidManifest(
+            f"architecture {architecture!r} is unknown; there are: {', '.join(names())}, "
+            "torchvision:NAME, timm:NAME"
+        )
+    return built_in
