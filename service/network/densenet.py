@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from service.network.batch_norm import BatchNorm2d
+from service.network.initial_weights import keep_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,7 @@ class DenseNet(nn.Module):
         self.features = nn.Sequential(layers)
         self.relu = nn.ReLU()
         self.classifier = nn.Linear(channels, num_classes)
+        keep_scale(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.features(x))  # [N, C, H/32, W/32]

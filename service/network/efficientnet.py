@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor, nn
 
 from service.network.batch_norm import BatchNorm2d
+from service.network.initial_weights import keep_scale
 from service.network.inverted_residual import (
     ConvNorm,
     InvertedResidual,
@@ -76,6 +77,7 @@ class EfficientNet(nn.Module):
         layers.append(ConvNorm(channels, 4 * channels, norm=scaling.norm, activation=nn.SiLU))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Dropout(scaling.dropout), nn.Linear(4 * channels, num_classes))
+        keep_scale(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)  # [N, 4C, H/32, W/32]

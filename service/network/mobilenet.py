@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor, nn
 
 from service.network.batch_norm import BatchNorm2d
+from service.network.initial_weights import keep_scale
 from service.network.inverted_residual import (
     ConvNorm,
     InvertedResidual,
@@ -51,6 +52,7 @@ class MobileNetV2(nn.Module):
         layers.append(ConvNorm(channels, 1280, activation=nn.ReLU6))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, num_classes))
+        keep_scale(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)  # [N, 1280, H/32, W/32]
@@ -138,6 +140,7 @@ class MobileNetV3(nn.Module):
         self.classifier = nn.Sequential(
             nn.Linear(6 * channels, hidden), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(hidden, num_classes)
         )
+        keep_scale(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)  # [N, 6C, H/32, W/32]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from service.network.batch_norm import BatchNorm2d
+from service.network.initial_weights import keep_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,7 @@ class ResNet(nn.Module):
         self.layer3 = _stage(design, 2, 128 * expansion)
         self.layer4 = _stage(design, 3, 256 * expansion)
         self.fc = nn.Linear(512 * expansion, num_classes)
+        keep_scale(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))  # [N, 64, H/2, W/2]

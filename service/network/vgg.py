@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from service.network.batch_norm import BatchNorm2d
+from service.network.initial_weights import keep_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ class VGG(nn.Module):
             nn.Dropout(),
             nn.Linear(4096, num_classes),
         )
+        keep_scale(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)  # [N, 512, H/32, W/32]

@@ -73,13 +73,23 @@ def test_an_architecture_takes_the_number_of_classes_and_nothing_else(architectu
         built(architecture, groups=2)
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("architecture", SMALL)
-def test_initial_weights_answer_finite_values_that_depend_on_the_input(architecture: str) -> None:
+@torch.no_grad()
+def test_untrained_networks_answer_finite_values_that_depend_on_the_input(
+    architecture: str, training: bool
+) -> None:
     torch.manual_seed(0)
-    network = catalog.build(architecture, {"num_classes": 10}).train()
+    network = catalog.build(architecture, {"num_classes": 10}).train(training)
     logits = network(torch.randn(4, 3, 64, 64))
     assert logits.isfinite().all()
-    assert logits.std(0).min() > 1e-3
+    assert logits.std(0).max() > 1e-5  # it is not the bias of the last layer alone
+
+
+def test_convolutions_start_from_hes_variance() -> None:
+    torch.manual_seed(0)
+    weight = catalog.build("resnet18", {}).get_parameter("layer4.0.conv1.weight")  # [512, 256, 3, 3]
+    assert weight.var().item() == pytest.approx(2 / (256 * 9), rel=0.01)
 
 
 @pytest.mark.parametrize("architecture", ["densenet121", "resnet18"])
