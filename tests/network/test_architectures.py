@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -11,6 +11,9 @@ from service.errors import InvalidManifest
 from service.network import catalog
 from service.network.adopt import norms
 from service.network.densenet import ARCHITECTURES as DENSENETS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PUBLISHED = {  # parameters, as torchvision's documentation gives them, and norms
     "densenet121": (7_978_856, 121),
@@ -44,6 +47,15 @@ PUBLISHED = {  # parameters, as torchvision's documentation gives them, and norm
     "wide_resnet101_2": (126_886_696, 104),
 }
 SMALL = ["densenet121", "efficientnet_b0", "mobilenet_v2", "mobilenet_v3_small", "resnet18"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """On maps this small more threads bring nothing, and on a busy machine they wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def built(architecture: str, **options: Any) -> nn.Module:
