@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("foldserve")
 
+_BACKLOG = 2048
+
 
 def compose(parts: Parts) -> FastAPI:
     """The web application over its parts."""
@@ -126,6 +128,7 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 lifespan="off",
                 timeout_graceful_shutdown=settings.drain_timeout_s,
+                backlog=_BACKLOG,
             )
         )
         self._client = client
@@ -157,6 +160,9 @@ def _listen(settings: Settings) -> socket.socket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
+            listening.listen(
+                _BACKLOG
+            )  # at once: another process could still take an address that is only bound
         except OSError:
             listening.close()
             raise

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,9 +103,13 @@ def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def _serve(chosen: Settings, _: dict[str, Any]) -> int:
+    # Until somebody listens there is nothing to drain; as a container's first process, a signal would
+    # otherwise not even have its default action.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    err.print(f"foldserve {__version__}: loading models from {chosen.model_store}", soft_wrap=True)
     from service import app
 
-    err.print(f"foldserve {__version__}: loading models from {chosen.model_store}", soft_wrap=True)
     return app.serve(chosen, lambda client, address: _greet(chosen, client, address))
 
 
@@ -214,8 +221,11 @@ def _loaded(chosen: Settings, model: str) -> ModelFacts:
     """The facts of a model, loaded as the engine would load it."""
     name, slash, version = model.partition("/")
     store = _store(chosen)
-    if slash and version not in map(str, store.versions(name)):
-        raise UnknownVersion(f"model {name!r} has no version {version!r}")
+    served = store.versions(name)
+    if slash and not re.fullmatch("[1-9][0-9]{0,17}", version):
+        raise UnknownVersion(
+            f"model {name!r} has no version {version!r}; it has {', '.join(map(str, served))}"
+        )
     stored = store.open(name, int(version) if slash else None)
     import torch
 

@@ -53,6 +53,15 @@ class Batcher:
             self._rows += len(job)
             self._changed.notify()
 
+    def withdraw(self, job: Job) -> None:
+        """Take a job back that nobody waits for any more: its rows make room at once."""
+        with self._changed:
+            job.cancelled = True
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._rows -= len(job)
+                self._changed.notify()
+
     def next_batch(self) -> tuple[Job, ...]:
         """Wait for the next batch, all of one lane; empty once the batcher is closed and drained."""
         while True:

@@ -86,7 +86,8 @@ class EngineClient:
         except TimeoutError:
             raise DeadlinePassed(f"no answer within {timeout_s * 1000:.0f} ms") from None
         finally:
-            job.cancelled = True
+            if reply.cancelled() or not reply.done():
+                self._batcher.withdraw(job)
 
     @property
     def waiting_rows(self) -> int:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
-from service.errors import InputTooLarge, InvalidInput, UnsupportedMediaType
+from service.errors import InputTooLarge, InvalidInput, JobCancelled, UnsupportedMediaType
 from service.inputs.decoding import decode_image
 from service.inputs.tensors import rows_from_json, rows_from_npy, rows_from_octets
 
@@ -35,6 +36,12 @@ class _InMemory(MultiPartParser):
     """Bodies are bounded already, so that no part of one needs to go through a file."""
 
     spool_max_size = sys.maxsize
+    is_complete = False
+
+    def on_end(self) -> None:
+        """Called at the closing boundary, without which the last part is not whole."""
+        super().on_end()
+        self.is_complete = True
 
 
 async def read_rows(request: Request, parts: Parts, spec: Input, query: PredictQuery) -> np.ndarray:
@@ -47,8 +54,11 @@ async def read_rows(request: Request, parts: Parts, spec: Input, query: PredictQ
         raise UnsupportedMediaType(f"content type {media_type!r} is not read; these are: {', '.join(READ)}")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("compressed bodies are not read")
-    images = await _images(request, parts.settings) if media_type == "multipart/form-data" else []
-    content = b"" if images else await request.body()
+    try:
+        images = await _images(request, parts.settings) if media_type == "multipart/form-data" else []
+        content = b"" if images else await request.body()
+    except ClientDisconnect:
+        raise JobCancelled("the client went away before its body was complete") from None
     if not images and not content:
         raise InvalidInput("the body is empty")
 
@@ -103,6 +113,8 @@ async def _images(request: Request, settings: Settings) -> list[bytes]:
         raise InvalidInput(f"the multipart body is malformed: {error.message}") from None
     except KeyError:
         raise InvalidInput("the multipart body names no boundary") from None
+    if not parser.is_complete:
+        raise InvalidInput("the multipart body stops before its closing boundary")
     uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     if not uploads:
         raise InvalidInput("the multipart body has no file")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
+from service.errors import InvalidQuery
 from service.inspection.layer_stats import histogram, with_derived
 from service.web.context import Context
 from service.web.schemas import (
@@ -22,15 +23,33 @@ from service.web.schemas import (
     Models,
     ModelSummary,
     Problem,
-    VersionQuery,
 )
 
 if TYPE_CHECKING:
     from service.engine.card import ModelCard
 
-router = APIRouter(prefix="/v1/models", tags=["models"], responses={404: {"model": Problem}})
 
-Version = Annotated[VersionQuery, Query()]
+def refuse_unknown_parameters(request: Request) -> None:
+    """Raise `InvalidQuery` for a query parameter that is not read, or given more than once."""
+    known = {"version"} if "model" in request.path_params else set()
+    names = [name for name, _ in request.query_params.multi_items()]
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise InvalidQuery(f"unknown parameter {', '.join(map(repr, unknown))}")
+    if len(names) > len(set(names)):
+        raise InvalidQuery("parameter given more than once: version")
+
+
+router = APIRouter(
+    prefix="/v1/models",
+    tags=["models"],
+    dependencies=[Depends(refuse_unknown_parameters)],
+    responses={400: {"model": Problem}, 404: {"model": Problem}},
+)
+
+Version = Annotated[
+    int | None, Query(gt=0, lt=10**18, description="The highest that is served, where none is given.")
+]
 
 
 @router.get("", response_model=Models)
@@ -41,10 +60,10 @@ async def list_models(context: Context) -> Models:
 
 
 @router.get("/{model}", response_model=ModelDetail)
-async def show_model(context: Context, model: str, query: Version) -> ModelDetail:
+async def show_model(context: Context, model: str, version: Version = None) -> ModelDetail:
     """One version: manifest, effective settings, fold summary."""
     client, settings = context.client, context.settings
-    card = client.card(model, query.version)
+    card = client.card(model, version)
     facts = card.facts
     return ModelDetail(
         **_summary(card, client.state).model_dump(),
@@ -63,16 +82,16 @@ async def show_model(context: Context, model: str, query: Version) -> ModelDetai
 
 
 @router.get("/{model}/fold", response_model=FoldDetail)
-async def show_fold(context: Context, model: str, query: Version) -> Response:
+async def show_fold(context: Context, model: str, version: Version = None) -> Response:
     """What became of every norm, and how exact the folded network is."""
-    facts = context.client.card(model, query.version).facts
+    facts = context.client.card(model, version).facts
     return _json({"model": facts.model, "version": facts.version, **facts.fold})
 
 
 @router.get("/{model}/layers", response_model=Layers)
-async def list_layers(context: Context, model: str, query: Version) -> Response:
+async def list_layers(context: Context, model: str, version: Version = None) -> Response:
     """Every norm with summaries of its vectors, in the order in which the network computes them."""
-    facts = context.client.card(model, query.version).facts
+    facts = context.client.card(model, version).facts
     layers = [layer.model_dump() for layer in facts.layers]
     return _json({"model": facts.model, "version": facts.version, "layers": layers})
 
@@ -82,9 +101,11 @@ async def list_layers(context: Context, model: str, query: Version) -> Response:
     response_model=LayerDetail,
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
-async def show_layer(context: Context, request: Request, model: str, layer: str, query: Version) -> Response:
+async def show_layer(
+    context: Context, request: Request, model: str, layer: str, version: Version = None
+) -> Response:
     """One norm with its whole vectors and histograms; as CSV, one line per channel, by `Accept: text/csv`."""
-    card = context.client.card(model, query.version)
+    card = context.client.card(model, version)
     stats = card.layer(layer)
     vectors = with_derived(card.vectors.get(layer, {}), stats.eps)
     if "text/csv" in request.headers.get("accept", ""):

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from service.errors import FoldserveError, InvalidQuery, JobCancelled, UnknownVersion
+from service.errors import Draining, FoldserveError, InvalidQuery, JobCancelled, UnknownVersion
 from service.web import bodies
 from service.web.context import parts_of
 from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_non_finite
@@ -84,7 +84,11 @@ async def predict(request: Request) -> Response:
     return await _measured(request, request.path_params["model"], None)
 
 
-@router.post("/v1/models/{model}/versions/{version}/predict", responses=_RESPONSES, openapi_extra=_DOCUMENTED)
+@router.post(
+    "/v1/models/{model}/versions/{version}/predict",
+    responses=_RESPONSES,
+    openapi_extra=_documented(_MODEL, _VERSION),
+)
 async def predict_version(request: Request) -> Response:
     """Predict with one version."""
     version = request.path_params["version"]
@@ -120,6 +124,9 @@ async def _measured(request: Request, model: str, version: int | None) -> Respon
     except FoldserveError as error:
         outcome = kind(error)[1]
         raise
+    except asyncio.CancelledError:  # only a drain whose patience has ended cancels a request
+        outcome = "draining"
+        raise Draining("the service stopped before the answer was there", retry_after_s=5) from None
     finally:
         parts.telemetry.request(counted, outcome)
     return response

@@ -9,22 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.inspection.layer_stats import Histogram, LayerStats
 
 
-class Query(BaseModel):
-    """Query parameters: an unknown one is an error."""
+class PredictQuery(BaseModel):
+    """How rows are read and answers are written; an unknown parameter is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class VersionQuery(Query):
-    """Which version is asked about."""
-
-    version: (
-        Annotated[int, Field(gt=0, description="The highest that is served, where none is given.")] | None
-    ) = None
-
-
-class PredictQuery(Query):
-    """How rows are read and answers are written."""
 
     top_k: Annotated[int, Field(ge=1, le=1000, description="How many classes per row, best first.")] = 1
     output: Annotated[

@@ -1,0 +1,200 @@
+"""foldserve in a process of its own, and what a client may say to it."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+STORE = ROOT / "model_store"
+PATIENCE = 90.0  # seconds; only a hang takes this long
+NPY = "application/x-npy"
+
+T = TypeVar("T")
+
+_READY = re.compile(r"ready at (http://\S+)")
+# Whoever kills the tests kills what they started; 1 is PR_SET_PDEATHSIG.
+_DIE_WITH_PARENT = (
+    f"import ctypes, os, sys; ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)}); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """This process's environment, with these settings of foldserve and no others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FOLDSERVE_")}
+    kept.pop("FORCE_COLOR", None)
+    return kept | {f"FOLDSERVE_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def until(look: Callable[[], T]) -> T:
+    """Look again and again until there is something to see."""
+    deadline = time.monotonic() + PATIENCE
+    while not (seen := look()):
+        assert time.monotonic() < deadline, "what the test waits for did not happen"
+        time.sleep(0.01)
+    return seen
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Process:
+    """`python -m service ...`; leaving the `with` block kills what still runs."""
+
+    def __init__(
+        self, *arguments: str, program: tuple[str, ...] = ("-m", "service"), **settings: object
+    ) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process is
+        self._running = subprocess.Popen(
+            [sys.executable, "-c", _DIE_WITH_PARENT, *program, *arguments],
+            cwd=ROOT,
+            env=environment(**settings),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    @property
+    def log(self) -> str:
+        """What it wrote so far, on either stream."""
+        return os.pread(self._log.fileno(), 1 << 24, 0).decode()
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._running.poll() is not None
+
+    def wait_for(self, pattern: str | re.Pattern[str]) -> re.Match[str]:
+        """The first match in the log; fails where the process ends without it."""
+
+        def look() -> re.Match[str] | None:
+            ended = self.has_ended
+            found = re.search(pattern, self.log)
+            assert found or not ended, f"the process ended with {self._running.returncode}:\n{self.log}"
+            return found
+
+        found = until(look)
+        assert found
+        return found
+
+    def signal(self, number: int) -> None:
+        self._running.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit status; negative for a signal."""
+        return self._running.wait(PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.kill()
+        self._running.wait(PATIENCE)
+        self._log.close()
+
+
+class Service:
+    """A running service as a client sees it; `close` it."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.http = httpx.Client(base_url=address, timeout=PATIENCE, trust_env=False)
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return self.http.get(path, headers=headers)
+
+    def predict(
+        self, content: bytes, media_type: str = "image/png", *, accept: str = "*/*", **query: object
+    ) -> httpx.Response:
+        """What the digits model answers to one body."""
+        headers = {"Content-Type": media_type, "Accept": accept}
+        given = {name: str(value) for name, value in query.items()}
+        return self.http.post("/v1/models/digits/predict", content=content, headers=headers, params=given)
+
+    def array(self, content: bytes, media_type: str = "image/png", **query: object) -> np.ndarray:
+        """The answer as an array."""
+        answer = self.predict(content, media_type, accept=NPY, **query)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == NPY
+        read: np.ndarray = np.load(io.BytesIO(answer.content), allow_pickle=False)
+        return read
+
+    def logits(self, content: bytes, media_type: str = "image/png", **query: object) -> np.ndarray:
+        return self.array(content, media_type, output="logits", **query)
+
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        """Every sample by name and label values, as in `("foldserve_rows_total", "digits", "1")`."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        samples = (sample for family in families for sample in family.samples)
+        return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+    def metric(self, *name: str) -> float:
+        """One sample; 0 where nothing was counted yet."""
+        return self.metrics().get(name, 0.0)
+
+    def connect(self) -> socket.socket:
+        """A connection of one's own, to send what no HTTP library sends."""
+        parts = urlsplit(self.address)
+        return socket.create_connection((parts.hostname, parts.port or 80), timeout=PATIENCE)
+
+    def close(self) -> None:
+        self.http.close()
+
+
+class Server(Service):
+    """`foldserve serve` on a port of its own, ready; leaving the `with` block ends it."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        super().__init__(process.wait_for(_READY)[1])
+
+    @classmethod
+    def start(cls, **settings: Any) -> Self:
+        # One thread computes: what shares the machine with the tests must not slow every barrier down.
+        process = Process("serve", **{"port": 0, "threads": 1} | settings)
+        try:
+            return cls(process)
+        except BaseException:
+            process.__exit__()
+            raise
+
+    @property
+    def log(self) -> str:
+        return self.process.log
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send the signal; the answer is the exit status."""
+        self.process.signal(number)
+        return self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self.process.__exit__()

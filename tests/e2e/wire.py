@@ -1,0 +1,51 @@
+"""HTTP by hand, for what no HTTP library sends."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from http.client import HTTPResponse
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+PREDICT = "/v1/models/digits/predict"
+
+
+class Reply(NamedTuple):
+    """One answer as it came over the connection."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    """Parsed, where it is JSON."""
+
+
+def head(*lines: str, method: str = "POST", address: str = PREDICT) -> bytes:
+    """The head of a request to predict."""
+    given = [f"{method} {address} HTTP/1.1", "Host: test", "Content-Type: image/png", *lines]
+    return "\r\n".join([*given, "", ""]).encode()
+
+
+def chunk(content: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(content), content)
+
+
+def reply(connection: socket.socket) -> Reply:
+    """Read exactly one answer."""
+    with closing(HTTPResponse(connection)) as response:
+        response.begin()
+        content = response.read()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        is_json = "json" in headers.get("content-type", "")
+        return Reply(response.status, headers, json.loads(content) if is_json else content)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed; waits until it closes or sends."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
