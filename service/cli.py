@@ -78,6 +78,15 @@ def _parser() -> argparse.ArgumentParser:
         sub = add(name, command, summary, _MODEL_SETTINGS)
         sub.add_argument("model", help="a model of the store, NAME or NAME/VERSION")
         sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument(
+        "--random-stats",
+        type=int,
+        metavar="SEED",
+        help="a dry run: MODEL is an architecture, such as resnet50, and gets random statistics",
+    )
+    sub.add_argument(
+        "--input", type=_shape, metavar="C,H,W", help="the row of a dry run (default: the architecture's own)"
+    )
     train = add("train-digits", _train_digits, "Train the shipped digits model anew.", ("model_store",))
     train.add_argument("--name", default="digits", help="model to write (default: %(default)s)")
     train.add_argument("--model-version", type=int, default=1, help="version to write (default: %(default)s)")
@@ -90,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _EPILOG = f"Every setting can also be given in the environment, as {settings.PREFIX}NAME."
+
+
+def _shape(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4}){2}", text):
+        raise argparse.ArgumentTypeError("three numbers, such as 3,224,224")
+    return text
 
 
 def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
@@ -196,10 +211,11 @@ def _layers(chosen: Settings, arguments: dict[str, Any]) -> int:
 
 
 def _fold(chosen: Settings, arguments: dict[str, Any]) -> int:
-    facts = _loaded(chosen, arguments["model"])
-    report, parity = facts.fold, facts.fold["parity"]
+    model, seed = arguments["model"], arguments["random_stats"]
+    report = _loaded(chosen, model).fold if seed is None else _dry_run(model, seed, arguments["input"])
+    parity = report["parity"]
     if arguments["json"]:
-        _print_json({"model": facts.model, **report})
+        _print_json({"model": model, **report})
         return 0
     table = Table("norm", "outcome", "partner", "reason", box=None)
     for layer in report["layers"]:
@@ -215,6 +231,22 @@ def _fold(chosen: Settings, arguments: dict[str, Any]) -> int:
         f"top-1 agreement {parity['top1_agreement']:.0%} of {parity['rows']} rows."
     )
     return 0
+
+
+def _dry_run(architecture: str, seed: int, shape: str | None) -> dict[str, Any]:
+    """The fold report of an architecture with random statistics; no store is needed."""
+    import torch
+
+    from service.graph import fold
+    from service.network import catalog
+    from service.network.random_stats import randomise
+
+    torch.manual_seed(seed)
+    with err.status(f"folding {architecture}"):
+        network = catalog.build(architecture, {})
+        randomise(network, seed)
+        row = catalog.input_shape(network) if shape is None else [int(size) for size in shape.split(",")]
+        return fold(network, torch.zeros(2, *row)).report.as_dict()
 
 
 def _loaded(chosen: Settings, model: str) -> ModelFacts:

@@ -293,3 +293,24 @@ def test_training_for_no_epochs_is_refused(
     monkeypatch.setattr("service.network.training.train_digits", train)
     run(capsys, "train-digits", "--epochs", epochs, "--model-store", str(tmp_path))
     assert asked == [int(epochs)]
+
+
+def test_fold_of_an_architecture_with_random_statistics_needs_no_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = str(tmp_path / "none")
+    status, printed, _ = run(
+        capsys, "fold", "digits", "--random-stats", "0", "--json", "--model-store", nowhere
+    )
+    report = strict_json(printed)
+    assert (status, report["model"]) == (0, "digits")
+    assert (report["norms"], report["folded"], report["kept"]) == (5, 5, 0)
+    assert set(report) == {"model", "norms", "folded", "kept", "layers", "parity", "seconds"}
+    assert report["parity"]["max_relative_error"] < 1e-5
+
+
+@pytest.mark.parametrize("shape", ["3,224", "0,8,8", "a,b,c", "3,224,224,1", "-1,8,8"])
+def test_fold_takes_three_numbers_for_its_input(shape: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["fold", "digits", "--random-stats", "0", f"--input={shape}"])
+    assert "three numbers, such as 3,224,224" in capsys.readouterr().err

@@ -60,3 +60,11 @@ def _constructor(architecture: str) -> Callable[..., nn.Module]:
             "torchvision:NAME, timm:NAME"
         )
     return built_in
+
+
+def input_shape(network: nn.Module) -> list[int]:
+    """The row `[C, H, W]` that a network was made for, where it says so, else that of ImageNet."""
+    if isinstance(network, Digits):
+        return [1, 8, 8]
+    configuration = getattr(network, "pretrained_cfg", None) or {}
+    return list(configuration.get("input_size", (3, 224, 224)))
