@@ -48,7 +48,7 @@ ARROWS: dict[str, set[str]] = {
         *("settings", "telemetry", "errors"),
     },
     "cli": {
-        *("app", "engine.client", "engine.card", "engine.loading", "inspection", "network.training"),
+        *("app", "engine.client", "engine.card", "engine.loading", "inspection", "network", "graph"),
         *("plan.device", "store", "settings", "errors"),
     },
     "__main__": {"cli"},
