@@ -44,7 +44,7 @@ class Visit:
             self.complaints.append(f"request to {request.url}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server of the shipped model, ready."""
     log = tmp_path_factory.mktemp("server") / "stderr.txt"
@@ -73,7 +73,7 @@ def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
     pytest.fail(f"the server was not ready within {PATIENCE:.0f} s:\n{log.read_text()}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # gone before other tests run: Playwright keeps an event loop running
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     chromium = shutil.which("chromium")
