@@ -55,8 +55,14 @@ def test_a_cuda_device_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatc
         choose("cuda:2")
 
 
-def test_the_cpu_is_described_with_its_threads() -> None:
-    assert describe(torch.device("cpu")) == "cpu (1 thread)"
+@pytest.mark.parametrize(("threads", "said"), [(1, "cpu (1 thread)"), (2, "cpu (2 threads)")])
+def test_the_cpu_is_described_with_its_threads(threads: int, said: str) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert describe(torch.device("cpu")) == said
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.gpu
