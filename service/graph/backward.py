@@ -67,6 +67,9 @@ class _Absorption:
     def _absorb_through_movement(self, value: fx.Node, affine: Affine) -> None:
         parts = movement.backward(value, affine)
         sources = movement.inputs(value)
+        for source in sources:
+            if sources.count(source) > 1:
+                raise NotFoldable(f"{described(source)} would have to take it twice")
         if parts is None:
             raise NotFoldable(f"{described(value)} gives one element to several channels")
         call = value.args[0] if value.target is operator.getitem else value
@@ -116,10 +119,14 @@ class _Absorption:
             raise NotFoldable(f"its input comes from {described(value)}, which it cannot pass")
 
     def _absorb_in_step(self, step: AffineChain, affine: Affine) -> None:
+        if step.norms:
+            raise NotFoldable(f"{step.norms[0].name} stands before it and stays")
         self.absorb(step.input, step.affine.then(affine), step.reader)
         self.changes.plan(lambda: self._surgery.replace(step.output, self._surgery.current(step.input)))
 
     def _absorb_through_clamp(self, value: fx.Node, clamp: Clamp, affine: Affine) -> None:
+        if 0 in affine.axes:
+            raise NotFoldable(f"{described(value)} has its channels among the rows")
         source = _source(value)
         self.absorb(source, affine, value)
         if not clamp.after(affine).equals(clamp):
@@ -144,6 +151,8 @@ class _Absorption:
         self.absorb(second, affine.without_shift(), value)
 
     def _absorb_in_product(self, value: fx.Node, affine: Affine) -> None:
+        if value.args[0] is value.args[1]:
+            raise NotFoldable(f"{described(value)} is a square, which would square the scale")
         for leg in _legs(value):
             if shape_of(leg) == shape_of(value):
                 self.absorb(leg, affine, value)

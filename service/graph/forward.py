@@ -74,6 +74,8 @@ class _Emission:
         self.changes.plan(lambda: self._surgery.give_weights(linear, *weights), linear.name)
 
     def _emit_through_clamp(self, reader: fx.Node, clamp: Clamp, affine: Affine) -> None:
+        if 0 in affine.axes:
+            raise NotFoldable(f"{described(reader)} has its channels among the rows")
         earlier, later = clamp.before(affine)
         self.emit(reader, later)
         if not earlier.equals(clamp):

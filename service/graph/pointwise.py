@@ -47,6 +47,9 @@ _RESIZES: dict[Any, int] = {
 }
 
 
+_DEAD = 1e-30
+
+
 @dataclass(frozen=True)
 class Clamp:
     """`max(low, min(high, x))` per channel: what ReLU and its kin are."""
@@ -95,7 +98,7 @@ class Clamp:
         The bounds are rounded to float32 first and the shift follows from them, so that what is
         clamped ends exactly on the bound.
         """
-        dead = affine.scale == 0
+        dead = affine.scale.abs() < _DEAD  # its bounds would be infinite in float32
         scale = torch.where(dead, 1.0, affine.scale)
         ends = [(end - affine.shift) / scale for end in (self.low, self.high)]
         low, high = (end.float().double() for end in (torch.minimum(*ends), torch.maximum(*ends)))
@@ -105,7 +108,7 @@ class Clamp:
         level = torch.maximum(torch.minimum(affine.shift, self.high), self.low)
         infinite = torch.full_like(low, math.inf)
         clamp = Clamp(torch.where(dead, -infinite, low), torch.where(dead, infinite, high))
-        return clamp, Affine(affine.scale, torch.where(dead, level, moved))
+        return clamp, Affine(torch.where(dead, 0.0, affine.scale), torch.where(dead, level, moved))
 
 
 def _clamp(low: Any, high: Any, node: fx.Node) -> Clamp:
@@ -116,7 +119,8 @@ def _clamp(low: Any, high: Any, node: fx.Node) -> Clamp:
         tensor = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
         return tensor.double() if tensor.dim() else tensor.double().reshape(shape)
 
-    return Clamp(bound(low, -math.inf), bound(high, math.inf))
+    top = bound(high, math.inf)
+    return Clamp(torch.minimum(bound(low, -math.inf), top), top)  # the upper bound wins, as in torch
 
 
 def refuses(node: fx.Node, affine: Affine) -> str | None:

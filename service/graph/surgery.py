@@ -81,13 +81,15 @@ class Surgery:
         return kept
 
     def write_clamp(self, value: fx.Node, clamp: Clamp, in_place_of: fx.Node) -> fx.Node:
-        """A node that clamps `value` per channel."""
+        """A node that clamps `value` per channel; `value` itself where no bound is finite."""
         with self.graph.inserting_before(in_place_of):
             bounds: dict[str, Argument] = {
                 name: self.stored(f"{in_place_of.name}_{name}", bound)
                 for name, bound in (("min", clamp.low), ("max", clamp.high))
                 if bool(bound.isfinite().any())
             }
+            if not bounds:
+                return value
             node = self.graph.call_function(aten.clamp.Tensor, (value,), bounds)
         node.meta = dict(in_place_of.meta)
         return node
