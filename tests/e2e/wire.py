@@ -33,9 +33,18 @@ def chunk(content: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(content), content)
 
 
+class _Response(HTTPResponse):
+    """Reads no byte too many: what follows an answer belongs to the next one."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection)
+        self.fp.close()
+        self.fp = connection.makefile("rb", buffering=1)
+
+
 def reply(connection: socket.socket) -> Reply:
     """Read exactly one answer."""
-    with closing(HTTPResponse(connection)) as response:
+    with closing(_Response(connection)) as response:
         response.begin()
         content = response.read()
         headers = {name.lower(): value for name, value in response.headers.items()}
