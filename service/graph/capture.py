@@ -189,7 +189,8 @@ def _make_functional(graph: fx.Graph) -> None:
         if functional is None or not isinstance(mutated, fx.Node) or mutated.op == "get_attr":
             raise _NotFunctional
         later = [user for user in mutated.users if order[user] > order[node]]
-        aliases = _aliases(mutated) - {mutated, node}
+        # What is made of the changed value afterwards reads `node`, and so the change.
+        aliases = {alias for alias in _aliases(mutated) - {mutated} if order[alias] < order[node]}
         if any(alias.target is aten.einsum.default for alias in (mutated, *aliases)):
             raise ModelRefused("the network changes in place what may be a view made by einsum")
         if any(alias.op == "get_attr" for alias in aliases):
