@@ -1,58 +1,64 @@
-"""Branches: a norm beside a convolution of the same input, both summed, is part of that convolution."""
+"""Branches: norms and convolutions of one input that are summed become one convolution."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-from torch import fx
-
-from service.graph.chains import value_users
 from service.graph.linear import LinearCall
-from service.graph.shapes import shape_of
+from service.graph.sums import Summand, is_sum, summands, whole
 from service.graph.surgery import NotFoldable, Surgery
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import fx
+
     from service.graph.chains import AffineChain
 
-aten = torch.ops.aten
 
-
-def into_sibling(surgery: Surgery, chain: AffineChain) -> tuple[str, ...]:
+def into_sibling(surgery: Surgery, chain: AffineChain, _: int) -> tuple[str, ...]:
     """Add the chain to the kernel of a convolution that is summed with it; the answer is its name."""
-    value = surgery.current(chain.input)
-    readers = value_users(chain.output)
-    if len(readers) != 1 or not _is_sum(readers[0]):
+    value, total = surgery.current(chain.input), whole(chain.output)
+    if total is chain.output:
         raise NotFoldable("it is not summed with anything")
-    total = readers[0]
-    for sibling in _summands(total, chain.output):
-        linear = LinearCall.at(sibling, surgery.constants) if LinearCall.is_one(sibling) else None
-        if linear is None or sibling.args[0] is not value or shape_of(sibling) != shape_of(value):
+    own = next(summand for summand in summands(total) if summand.value is chain.output)
+    for sibling, linear in _convolutions(surgery, total):
+        vectors = chain.affine.vectors(linear.axis, linear.out_channels)
+        if linear.input is not value or vectors is None or own.other is None:
             continue
-        center, vectors = linear.center(), chain.affine.vectors(linear.axis, linear.out_channels)
-        if center is not None and vectors is not None:
-            surgery.give_weights(linear, *linear.plus_affine(*vectors, center))
-            other = next(leg for leg in total.all_input_nodes if leg is not chain.output)
-            surgery.replace(total, other)
+        scale, shift = (own.sign * sibling.sign * vector for vector in vectors)
+        weights = linear.plus_affine(scale, shift)
+        if weights is not None:
+            surgery.give_weights(linear, *surgery.fitting(linear, *weights))
+            surgery.replace(own.reader, own.other)
             return (linear.name,)
     raise NotFoldable("no convolution of the same input is summed with it")
 
 
-def _is_sum(node: fx.Node) -> bool:
-    legs = node.args[:2]
-    return (
-        node.target is aten.add.Tensor
-        and not node.kwargs
-        and all(isinstance(leg, fx.Node) for leg in legs)
-        and legs[0] is not legs[1]
-    )
+def merge_siblings(surgery: Surgery) -> None:
+    """Make one convolution of those that read one input and are summed."""
+    for node in list(surgery.graph.nodes):
+        if is_sum(node) and whole(node) is node:
+            while _merge_two(surgery, surgery.current(node)):
+                pass
 
 
-def _summands(total: fx.Node, besides: fx.Node) -> list[fx.Node]:
-    """The values that are only read to be part of this sum, through sums of sums."""
-    found: list[fx.Node] = []
-    for leg in total.all_input_nodes:
-        if leg is besides or len(value_users(leg)) != 1:
-            continue
-        found += _summands(leg, besides) if _is_sum(leg) else [leg]
-    return found
+def _merge_two(surgery: Surgery, total: fx.Node) -> bool:
+    found = list(_convolutions(surgery, total)) if is_sum(total) else []
+    for kept, linear in found:
+        for gone, other in found:
+            if kept is gone or linear.input is not other.input or gone.other is None:
+                continue
+            weights = linear.plus(other, kept.sign * gone.sign)
+            if weights is not None:
+                surgery.give_weights(linear, *surgery.fitting(linear, *weights))
+                surgery.replace(gone.reader, gone.other)
+                return True
+    return False
+
+
+def _convolutions(surgery: Surgery, total: fx.Node) -> Iterator[tuple[Summand, LinearCall]]:
+    for summand in summands(total):
+        linear = LinearCall.at(summand.value, surgery.constants) if LinearCall.is_one(summand.value) else None
+        if linear is not None:
+            yield summand, linear

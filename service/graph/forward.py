@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from service.graph import movement, pointwise
+from service.graph import movement, pointwise, price
 from service.graph.chains import value_users
 from service.graph.linear import LinearCall
 from service.graph.pointwise import Clamp
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
-def into_consumers(surgery: Surgery, chain: AffineChain) -> tuple[str, ...]:
-    """Let all layers behind the chain compute it; the answer is their names."""
-    attempt = _Emission(surgery)
+def into_consumers(surgery: Surgery, chain: AffineChain, limit: int) -> tuple[str, ...]:
+    """Let all layers behind the chain compute it, at a price up to `limit`; the answer is their names."""
+    attempt = _Emission(surgery, Changes(limit))
     attempt.emit(chain.output, chain.affine)
     if not attempt.changes.partners:
         raise NotFoldable("nothing behind it has weights to scale")
@@ -35,9 +35,9 @@ def into_consumers(surgery: Surgery, chain: AffineChain) -> tuple[str, ...]:
 class _Emission:
     """One attempt to have all readers of a value read it before a map, and apply the map themselves."""
 
-    def __init__(self, surgery: Surgery) -> None:
+    def __init__(self, surgery: Surgery, changes: Changes) -> None:
         self._surgery = surgery
-        self.changes = Changes()
+        self.changes = changes
 
     def emit(self, value: fx.Node, affine: Affine) -> None:
         """Plan that every reader of `value` computes `affine` itself; raises `NotFoldable`."""
@@ -68,10 +68,16 @@ class _Emission:
         vectors = affine.vectors(linear.axis, linear.in_channels)
         if vectors is None:
             raise NotFoldable(f"it does not act on the input channels of {linear.name}")
-        if affine.has_shift and linear.pads:
-            raise NotFoldable(f"{linear.name} pads its input with zeros, which the shift would change")
-        weights = linear.preceded_by(*vectors)
+        scale, shift = vectors
+        border = linear.response(shift) if affine.has_shift and linear.pads else None
+        if border is not None:
+            need = f"{linear.name} pads its input with zeros, and would need a map of its border"
+            self.changes.pay(price.of_map(reader), need)
+            shift = torch.zeros_like(shift)
+        weights = self._surgery.fitting(linear, *linear.preceded_by(scale, shift))
         self.changes.plan(lambda: self._surgery.give_weights(linear, *weights), linear.name)
+        if border is not None:
+            self.changes.plan(lambda: self._surgery.add_map(linear, border))
 
     def _emit_through_clamp(self, reader: fx.Node, clamp: Clamp, affine: Affine) -> None:
         if 0 in affine.axes:
@@ -79,6 +85,7 @@ class _Emission:
         earlier, later = clamp.before(affine)
         self.emit(reader, later)
         if not earlier.equals(clamp):
+            self.changes.pay(price.of_clamp(reader), f"{described(reader)} would become a pass of its own")
             self.changes.plan(lambda: self._reclamp(reader, earlier))
 
     def _reclamp(self, reader: fx.Node, clamp: Clamp) -> None:

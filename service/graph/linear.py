@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, fx
 
 from service.graph.capture import module_name
 from service.graph.constants import owner
+from service.graph.shapes import shape_of
 
 if TYPE_CHECKING:
     from service.graph.constants import Constants
@@ -67,6 +67,12 @@ class LinearCall:
         )
 
     @property
+    def input(self) -> fx.Node:
+        """The value that it reads."""
+        x: fx.Node = _operands(self.node)[0]
+        return x
+
+    @property
     def out_channels(self) -> int:
         """The length of the output's channel axis."""
         return int(self.node.meta["val"].shape[self.axis])
@@ -87,6 +93,17 @@ class LinearCall:
         bias = own if self.bias is None else self.bias + own
         return (weight * scale.reshape(per_input)).reshape(self.weight.shape), bias
 
+    def response(self, shift: Tensor) -> Tensor:
+        """What this call without its bias makes of an input that is `shift`, `[C_in]`, everywhere.
+
+        The answer is `[1, C_out, ...]`. Padded zeros stay zeros, so its border differs from its middle.
+        """
+        shape = shape_of(self.input)
+        field = shift.reshape(1, -1, *[1] * (len(shape) - 2)).expand(shape).contiguous()
+        given = {key: value for key, value in self.node.kwargs.items() if key not in ("weight", "bias")}
+        answer: Tensor = self.node.target(field, self.weight, None, *self.node.args[3:], **given)  # type: ignore[operator]
+        return answer
+
     @property
     def in_channels(self) -> int:
         """The length of the input's channel axis."""
@@ -95,7 +112,7 @@ class LinearCall:
     @property
     def groups(self) -> int:
         """How many groups the channels are in."""
-        if self.node.target is aten.linear.default:
+        if self._is_product:
             return 1
         return int(_argument(self.node, _TRANSPOSED.get(self.node.target, 6), "groups", 1))
 
@@ -107,35 +124,76 @@ class LinearCall:
     @property
     def pads(self) -> bool:
         """Whether zeros are added around the input, or its border is otherwise special."""
-        return self.is_transposed or self._padding() != [0] * len(self._kernel)
-
-    def center(self) -> tuple[int, ...] | None:
-        """Where a kernel that passes its input on has its one 1; None where no kernel here does that."""
         reach = [
-            d * (size // 2) for d, size in zip(self._numbers(5, "dilation", 1), self._kernel, strict=True)
+            d * (size - 1) for d, size in zip(self._numbers(5, "dilation", 1), self._kernel, strict=True)
         ]
-        fits = (
-            not self.is_transposed
-            and self.node.target is not aten.linear.default
-            and all(size % 2 == 1 for size in self._kernel)
-            and self._padding() == reach
-            and set(self._numbers(3, "stride", 1)) == {1}
-            and self.in_channels == self.out_channels
+        is_same = _argument(self.node, 4, "padding", 0) == "same" and any(reach)
+        return self.is_transposed or is_same or any(self._padding())
+
+    def plus(self, other: LinearCall, sign: int) -> tuple[Tensor, Tensor] | None:
+        """The weight and bias of the call that computes this one plus `sign` times another of the same input.
+
+        None where no kernel of this call's shape does that.
+        """
+        taps = self._taps(other._kernel, other._padding(), other._numbers(5, "dilation", 1))
+        is_alike = (
+            self.node.target is other.node.target
+            and not self.is_transposed
+            and self.groups == other.groups
+            and self._numbers(3, "stride", 1) == other._numbers(3, "stride", 1)
         )
-        return tuple(size // 2 for size in self._kernel) if fits else None
+        if taps is None or not is_alike:
+            return None
+        weight = self.weight.clone()
+        place: Any = (..., *(torch.meshgrid(*taps, indexing="ij") if taps else ()))
+        weight[place] += sign * other.weight
+        nothing = torch.zeros(self.out_channels, dtype=torch.float64)
+        own, added = (nothing if bias is None else bias for bias in (self.bias, other.bias))
+        return weight, own + sign * added
+
+    def plus_affine(self, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The weight and bias of the call that computes this one plus `scale * x + shift`, `[C]`.
+
+        None where no kernel of this call's shape does that.
+        """
+        one = [1] * len(self._kernel)
+        taps = None if self._is_product else self._taps(one, [0] * len(one), one)
+        passes_on = not self.is_transposed and set(self._numbers(3, "stride", 1)) == {1}
+        if taps is None or not passes_on or self.in_channels != self.out_channels:
+            return None
+        weight = self.weight.clone()
+        channels = torch.arange(self.out_channels)
+        place: Any = (channels, channels % weight.shape[1], *[int(tap) for tap in taps])
+        weight[place] += scale
+        return weight, shift.clone() if self.bias is None else self.bias + shift
+
+    def _taps(self, kernel: list[int], padding: list[int], dilation: list[int]) -> list[Tensor] | None:
+        """Where along each axis of this kernel the taps of another lie; None where they are not all in it."""
+        found = []
+        for axis, own_step in enumerate(self._numbers(5, "dilation", 1)):
+            taps = torch.arange(kernel[axis]) * dilation[axis] + self._padding()[axis] - padding[axis]
+            is_inside = (taps % own_step == 0) & (taps >= 0) & (taps < own_step * self._kernel[axis])
+            if not bool(is_inside.all()):
+                return None
+            found.append(taps // own_step)
+        return found
+
+    @property
+    def _is_product(self) -> bool:
+        return self.node.target is aten.linear.default
 
     @property
     def _kernel(self) -> list[int]:
         return list(self.weight.shape[2:])
 
     def _padding(self) -> list[int]:
-        """Zeros on each side, per spatial axis; torch's `same` may add one more on one side."""
+        """Zeros before the first value, per spatial axis; torch's `same` may add one more behind the last."""
         padding = _argument(self.node, 4, "padding", 0)
         if padding == "valid":
             return [0] * len(self._kernel)
         if padding == "same":
             dilation = self._numbers(5, "dilation", 1)
-            return [math.ceil(d * (size - 1) / 2) for d, size in zip(dilation, self._kernel, strict=True)]
+            return [d * (size - 1) // 2 for d, size in zip(dilation, self._kernel, strict=True)]
         return self._numbers(4, "padding", 0)
 
     def _numbers(self, position: int, name: str, default: int) -> list[int]:
@@ -143,14 +201,6 @@ class LinearCall:
         value = _argument(self.node, position, name, default)
         listed = list(value) if isinstance(value, list | tuple) else [value]
         return listed * len(self._kernel) if len(listed) == 1 else listed
-
-    def plus_affine(self, scale: Tensor, shift: Tensor, center: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The weight and bias of the call that computes this one plus `scale * x + shift`."""
-        weight = self.weight.clone()
-        channels = torch.arange(self.out_channels)
-        place: tuple[Any, ...] = (channels, channels % weight.shape[1], *center)
-        weight[place] += scale
-        return weight, shift.clone() if self.bias is None else self.bias + shift
 
     def _grouped_weight(self) -> Tensor:
         if self.is_transposed:

@@ -91,7 +91,16 @@ def test_the_facts_say_what_was_loaded(loaded: Loaded, version: StoredModel) -> 
     assert (facts.output_shape, facts.precision, facts.max_batch) == ([10], "float32", 8)
     assert facts.device == "cpu (1 thread)"
     assert facts.torch_version == torch.__version__
-    assert list(facts.seconds) == ["read", "build", "capture", "fold", "lower", "parity", "warm-up"]
+    assert list(facts.seconds) == [
+        "read",
+        "build",
+        "capture",
+        "reference",
+        "fold",
+        "lower",
+        "parity",
+        "warm-up",
+    ]
     assert all(seconds > 0 for seconds in facts.seconds.values())
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from service.graph import fold
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
+from service.graph.parity import Reference
 from service.network.batch_norm import BatchNorm2d
 
 from .networks import Net, judged, normal, outcomes, positive, trained
@@ -202,7 +203,7 @@ def test_the_captured_graph_is_left_as_it_was() -> None:
     graph, state = str(captured.module.graph), dict(captured.module.state_dict())
     x = normal(3, 4, 6, 6, seed=1)
     before = captured.module(x)
-    fold_graph(captured)
+    fold_graph(Reference.of(captured))
     assert str(captured.module.graph) == graph
     assert captured.module.state_dict().keys() == state.keys()
     assert torch.equal(captured.module(x), before)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from service.errors import ModelRefused
 from service.graph.capture import CapturedGraph, capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Disagreement, Parity, compare, probe, prove
+from service.graph.parity import Disagreement, Parity, Reference, compare, probe, prove
 from service.graph.precision import astype
 
 from .networks import normal, trained
@@ -90,7 +90,7 @@ def test_a_float16_network_whose_answers_overflow_is_refused() -> None:
         net[0].weight.fill_(5e4)  # type: ignore[operator]
     graph = capture(net, normal(2, 3, 4, 4))
     half = astype(graph.module, torch.float16)
-    assert not prove(graph, lambda rows: half(rows.half()), torch.float16, probe(graph)).holds
+    assert not prove(Reference.of(graph), lambda rows: half(rows.half()), torch.float16).holds
 
 
 @pytest.mark.parametrize("answers", [torch.zeros(2, 2), torch.zeros(2, 3, 1), torch.zeros(1, 3)], ids=str)
@@ -119,8 +119,8 @@ def test_the_probe_is_the_same_every_time() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_a_rightly_folded_graph_holds(dtype: torch.dtype) -> None:
     graph = captured()
-    folded = astype(fold_graph(graph).module, dtype)
-    parity = prove(graph, lambda rows: folded(rows.to(dtype)), dtype, probe(graph)).required()
+    folded = astype(fold_graph(Reference.of(graph)).module, dtype)
+    parity = prove(Reference.of(graph), lambda rows: folded(rows.to(dtype)), dtype).required()
     assert parity.rows == 4
 
 
@@ -139,10 +139,10 @@ def channels_swapped(weight: Tensor) -> Tensor:
 @pytest.mark.parametrize("mistake", [wrong_sign, one_channel_unscaled, channels_swapped])
 def test_a_wrongly_folded_graph_is_caught(mistake: Callable[[Any], Any]) -> None:
     graph = captured()
-    folded = astype(fold_graph(graph).module, torch.float32)
+    folded = astype(fold_graph(Reference.of(graph)).module, torch.float32)
     name = next(name for name in dict(folded.named_buffers()) if name.endswith("conv2d_weight"))
     setattr(folded, name, mistake(getattr(folded, name)))
-    parity = prove(graph, folded, torch.float32, probe(graph))
+    parity = prove(Reference.of(graph), folded, torch.float32)
     assert not parity.holds
     with pytest.raises(ModelRefused, match="parity failed"):
         parity.required()
@@ -151,6 +151,6 @@ def test_a_wrongly_folded_graph_is_caught(mistake: Callable[[Any], Any]) -> None
 def test_proving_changes_neither_the_rows_nor_the_graph() -> None:
     graph = captured()
     rows, before = probe(graph), str(graph.module.graph)
-    prove(graph, graph.module, torch.float32, rows)
+    prove(Reference.of(graph, rows), graph.module, torch.float32)
     assert torch.equal(rows, probe(graph))
     assert str(graph.module.graph) == before
