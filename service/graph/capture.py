@@ -31,6 +31,9 @@ _IDENTITY_IN_EVALUATION = {
     aten.alias.default,
     aten.lift_fresh_copy.default,
 }
+_AUTOCAST = torch.ops.higher_order.wrap_with_autocast
+# Calls of a graph of its own, and where among their arguments that stands.
+_REGIONS: dict[Any, int] = {_AUTOCAST: 4, torch.ops.higher_order.wrap_with_set_grad_enabled: 1}
 # Their results may share memory with an argument, although their schemas do not say so.
 _UNDECLARED_VIEWS = {operator.getitem, aten.einsum.default}
 # They check what export assumed; `_assert_tensor_metadata` would even refuse the float64 reference.
@@ -65,6 +68,7 @@ def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
     """
     rows = example if len(example) > 1 else example.repeat(2, *[1] * (example.dim() - 1))
     program, first_names = _export(module, rows), _first_names(module)
+    _inline_regions(program.graph_module)
     # Before anything else: decompositions take a dropout for a copy, which in evaluation it is not.
     _drop_identities(program.graph, keep_answer=True)
     try:
@@ -154,7 +158,7 @@ def _unlifted(program: ExportedProgram, first_names: dict[str, str]) -> fx.Graph
             copies[node] = graph.get_attr(names[node.name])
             copies[node].meta = dict(node.meta)
         elif node.op == "get_attr":
-            raise ModelRefused("the network switches autocast or gradients, or branches, while it computes")
+            raise ModelRefused("the network switches autocast on, or branches, while it computes")
         elif node.op == "output":
             graph.output(copies[_answer(program, node)])
         else:
@@ -172,6 +176,25 @@ def _answer(program: ExportedProgram, output: fx.Node) -> fx.Node:
         raise ModelRefused("the network changes a stored tensor at inference")
     answer: fx.Node = values[kinds.index(OutputKind.USER_OUTPUT)]  # type: ignore[index, assignment]
     return answer
+
+
+def _inline_regions(module: fx.GraphModule) -> None:
+    """Write out the regions without gradients, and those without autocast: at inference both change nothing."""
+    for node in list(module.graph.nodes):
+        position = _REGIONS.get(node.target)
+        if position is None or (node.target is _AUTOCAST and node.args[2]):
+            continue
+        region, *operands = node.args[position:]
+        inner: Any = module.get_submodule(str(region.target))
+        _inline_regions(inner)
+        values = dict(zip((n for n in inner.graph.nodes if n.op == "placeholder"), operands, strict=True))
+        with module.graph.inserting_before(node):
+            results: Any = module.graph.graph_copy(inner.graph, values)
+        for part in list(node.users):
+            part.replace_all_uses_with(results[part.args[1]])
+            module.graph.erase_node(part)
+        for gone in (node, region):
+            module.graph.erase_node(gone)
 
 
 class _NotFunctional(Exception):
