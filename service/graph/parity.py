@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from service.graph.capture import CapturedGraph
 
-_PROBE_ROWS = 4
+_PROBE_ROWS = 2
 _FLOORS = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _SCALE = 4.0
 _ROW_INDEPENDENCE = 1e-9

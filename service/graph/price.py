@@ -1,8 +1,8 @@
 """Price: what a fold adds to the work of a network, and what the norm itself costs.
 
-The unit is an element of one row that is read and written once more. Convolutions write theirs anyway,
-and an activation behind one rides in its epilogue; so does one behind a sum, and one behind a kept norm
-in the norm's own pass.
+The unit is an element of one row in one more pass; `benchmarks/folding.py` holds the passes against each
+other. An activation behind a convolution or a sum rides in its epilogue, one behind a kept norm in the
+norm's own pass.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def of_clamp(activation: fx.Node) -> int:
 
 
 def of_map(linear: fx.Node) -> int:
-    """What it costs to add a map to an output: two values read for one, and the epilogue behind it."""
-    return _elements(linear) * (3 if _is_activated(linear) else 2)
+    """What it costs to add a map to an output: a pass, and another for the epilogue that follows no more."""
+    return _elements(linear) * (2 if _is_activated(linear) else 1)
 
 
 def _is_activated(value: fx.Node) -> bool:

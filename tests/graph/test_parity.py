@@ -111,9 +111,9 @@ def test_one_number_a_row_can_be_compared() -> None:
 
 def test_the_probe_is_the_same_every_time() -> None:
     graph = captured()
-    assert probe(graph).shape == (4, 3, 6, 6)
+    assert probe(graph).shape == (2, 3, 6, 6)
     assert torch.equal(probe(graph), probe(graph))
-    assert torch.equal(probe(graph, 2), probe(graph, 2))
+    assert torch.equal(probe(graph, 3), probe(graph, 3))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -121,7 +121,7 @@ def test_a_rightly_folded_graph_holds(dtype: torch.dtype) -> None:
     graph = captured()
     folded = astype(fold_graph(Reference.of(graph)).module, dtype)
     parity = prove(Reference.of(graph), lambda rows: folded(rows.to(dtype)), dtype).required()
-    assert parity.rows == 4
+    assert parity.rows == 2
 
 
 def wrong_sign(weight: Tensor) -> Tensor:
