@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from service.graph import movement, pointwise, price
+from service.graph.branches import merge_identities
 from service.graph.chains import step_at, value_users
 from service.graph.linear import LinearCall
 from service.graph.pointwise import Clamp
@@ -25,8 +26,8 @@ aten = torch.ops.aten
 
 def into_producers(surgery: Surgery, chain: AffineChain, limit: int) -> tuple[str, ...]:
     """Let the layers before the chain compute it too, at a price up to `limit`; the answer is their names."""
-    attempt = _Absorption(surgery, Changes(limit))
-    value = surgery.current(chain.input)
+    merge_identities(surgery, surgery.current(chain.input))
+    attempt, value = _Absorption(surgery, Changes(limit)), surgery.current(chain.input)
     attempt.absorb(value, chain.affine, chain.reader)
     attempt.changes.make()
     surgery.replace(chain.output, surgery.current(value))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from service.graph.linear import LinearCall
 from service.graph.sums import Summand, is_sum, summands, whole
 from service.graph.surgery import NotFoldable, Surgery
@@ -43,8 +45,29 @@ def merge_siblings(surgery: Surgery) -> None:
                 pass
 
 
+def merge_identities(surgery: Surgery, total: fx.Node) -> None:
+    """Make what a sum adds as it is, the input of a convolution in the sum, a tap of that convolution.
+
+    A scale can go through the sum then; the input itself has other readers, which must not see it.
+    """
+    while _merge_identity(surgery, surgery.current(total)):
+        pass
+
+
+def _merge_identity(surgery: Surgery, total: fx.Node) -> bool:
+    for identity in summands(total):
+        for sibling, linear in _convolutions(surgery, total):
+            one = identity.sign * sibling.sign * torch.ones(linear.out_channels, dtype=torch.float64)
+            weights = linear.plus_affine(one, 0 * one) if linear.input is identity.value else None
+            if weights is not None and identity.other is not None:
+                surgery.give_weights(linear, *surgery.fitting(linear, *weights))
+                surgery.replace(identity.reader, identity.other)
+                return True
+    return False
+
+
 def _merge_two(surgery: Surgery, total: fx.Node) -> bool:
-    found = list(_convolutions(surgery, total)) if is_sum(total) else []
+    found = list(_convolutions(surgery, total))
     for kept, linear in found:
         for gone, other in found:
             if kept is gone or linear.input is not other.input or gone.other is None:
@@ -59,6 +82,7 @@ def _merge_two(surgery: Surgery, total: fx.Node) -> bool:
 
 def _convolutions(surgery: Surgery, total: fx.Node) -> Iterator[tuple[Summand, LinearCall]]:
     for summand in summands(total):
-        linear = LinearCall.at(summand.value, surgery.constants) if LinearCall.is_one(summand.value) else None
-        if linear is not None:
-            yield summand, linear
+        if summand.is_read_here_only and LinearCall.is_one(summand.value):
+            linear = LinearCall.at(summand.value, surgery.constants)
+            if linear is not None:
+                yield summand, linear

@@ -57,12 +57,16 @@ def _product_and_bias(node: fx.Node, constants: Constants) -> fx.Node | None:
 def _linear(node: fx.Node, x: Any, matrix: Any, bias: Any, constants: Constants) -> fx.Node | None:
     if matrix not in constants or x in constants or _rank(matrix) != 2 or _rank(x) < 2:
         return None
+    if not x.meta["val"].is_floating_point():
+        return None
     weight = node.graph.call_function(aten.t.default, (matrix,))
     weight.meta = {"val": matrix.meta["val"].t()}
     return _written(node, aten.linear.default, (x, weight) if bias is None else (x, weight, bias))
 
 
 def _clamp(node: fx.Node, _: Constants) -> fx.Node | None:
+    if _shape(node.args[0]) != _shape(node):
+        return None
     bounds = {
         name: bound for name, bound in zip(("min", "max"), node.args[1:], strict=False) if bound is not None
     }

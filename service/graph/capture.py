@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import warnings
 from contextlib import contextmanager
@@ -125,10 +126,16 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's own warnings, which are about nothing that a user could change."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without torch's own warnings and tracebacks, which are about nothing that a user could change."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:
@@ -179,7 +186,7 @@ def _answer(program: ExportedProgram, output: fx.Node) -> fx.Node:
 
 
 def _inline_regions(module: fx.GraphModule) -> None:
-    """Write out the regions without gradients, and those without autocast: at inference both change nothing."""
+    """Write out regions without gradients and those without autocast: at inference they change nothing."""
     for node in list(module.graph.nodes):
         position = _REGIONS.get(node.target)
         if position is None or (node.target is _AUTOCAST and node.args[2]):

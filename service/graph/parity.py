@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from service.graph.constants import Constants
 from service.graph.precision import astype
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import fx
 
@@ -110,14 +110,26 @@ class Reference:
         return answers
 
 
-def prove(reference: Reference, run: Callable[[Tensor], Tensor], precision: torch.dtype) -> Parity:
-    """Compare `run`, which takes float32 rows, with the reference.
+@torch.inference_mode()
+def prove(
+    reference: Reference,
+    run: Callable[[Tensor], Tensor],
+    precision: torch.dtype,
+    batches: Sequence[int] = (),
+) -> Parity:
+    """Compare `run`, which takes float32 rows, with the reference: the worst of all batch sizes.
 
+    `batches` are asked beside the probe's own size, since a backend may compute each in its own way.
     The tolerance is the precision's own floor, or four times the error that the unfolded network
     has in that precision, whichever is larger: some networks amplify any rounding.
     """
-    with torch.inference_mode():
-        return compare(reference.answers, run(reference.rows), reference.unfolded(precision), precision)
+    rows, unfolded = reference.rows, reference.unfolded(precision)
+    proofs = [compare(reference.answers, run(rows), unfolded, precision)]
+    for size in batches:
+        expected, asked, own = (_repeated(values, size) for values in (reference.answers, rows, unfolded))
+        proofs.append(compare(expected, run(asked), own, precision))
+    worst = max(proofs, key=lambda parity: (math.isnan(parity.max_relative_error), parity.max_relative_error))
+    return replace(worst, rows=len(rows))
 
 
 @torch.inference_mode()
@@ -147,6 +159,11 @@ def compare(reference: Tensor, answers: Tensor, unfolded: Tensor, precision: tor
         top1_agreement=1 - len(disagreements) / len(reference),
         disagreements=disagreements,
     )
+
+
+def _repeated(values: Tensor, size: int) -> Tensor:
+    """The values of each row, again and again, for `size` rows."""
+    return values[torch.arange(size) % len(values)]
 
 
 def _disagreements(reference: Tensor, answers: Tensor) -> tuple[Disagreement, ...]:

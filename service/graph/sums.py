@@ -30,6 +30,11 @@ class Summand:
     """1 or -1: how it enters the whole sum."""
 
     @property
+    def is_read_here_only(self) -> bool:
+        """Whether nobody else reads the value."""
+        return len(value_users(self.value)) == 1
+
+    @property
     def other(self) -> fx.Node | None:
         """What its reader is without it; None where that would take an operation of its own."""
         first, second = legs(self.reader)
@@ -66,12 +71,12 @@ def whole(value: fx.Node) -> fx.Node:
 
 
 def summands(total: fx.Node, sign: int = 1) -> Iterator[Summand]:
-    """The values of a sum that nobody else reads, those of its sums in their place."""
+    """The values of a sum, if `total` is one; in the place of a sum that nobody else reads, those of that."""
+    if not is_sum(total) or total.args[0] is total.args[1]:
+        return
     first, second = legs(total)
     for leg, factor in ((first, sign), (second, -sign if total.target is aten.sub.Tensor else sign)):
-        if first is second or len(value_users(leg)) != 1:
-            continue
-        if is_sum(leg):
+        if is_sum(leg) and len(value_users(leg)) == 1:
             yield from summands(leg, factor)
         else:
             yield Summand(leg, total, factor)

@@ -211,8 +211,13 @@ def test_a_norm_of_a_sum_of_sums_through_activations_folds() -> None:
 
 
 def test_a_norm_of_a_sum_with_the_input_is_kept() -> None:
-    net = Net(lambda net, x: net.bn(net.conv(x) + x), conv=conv(), bn=norm())
-    kept_because(trained(net), "the network's input")
+    net = Net(lambda net, x: net.bn(net.conv(x).tanh() + x), conv=conv(), bn=norm())
+    kept_because(trained(net), "tanh")
+
+
+def test_a_norm_of_a_convolution_and_its_own_input_folds() -> None:
+    net = Net(lambda net, x: net.bn(net.conv(x) + net.one(x) + x), conv=conv(), one=conv(1), bn=norm())
+    becomes(trained(net), "into_producer", "conv", "one")
 
 
 @pytest.mark.parametrize(
@@ -493,8 +498,11 @@ def test_a_norm_whose_parts_meet_again_is_kept() -> None:
     kept_because(scaled(Net(answer, bn=norm(), conv=conv(1)), MIXED), "would have to take it twice")
 
 
-def test_a_norm_is_kept_before_a_convolution_that_pads() -> None:
-    kept_because(scaled(nn.Sequential(norm(), conv()), MIXED), "1 pads its input with zeros")
+def test_a_norm_goes_into_a_convolution_that_pads_with_a_map_of_the_border() -> None:
+    becomes(scaled(nn.Sequential(norm(), conv()), MIXED), "into_consumer", "1")
+
+
+def test_a_norm_and_its_activation_are_kept_before_a_convolution_that_pads() -> None:
     kept_because(scaled(nn.Sequential(norm(), nn.ReLU(), conv()), MIXED), "2 pads its input with zeros")
 
 

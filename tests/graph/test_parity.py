@@ -154,3 +154,26 @@ def test_proving_changes_neither_the_rows_nor_the_graph() -> None:
     prove(Reference.of(graph, rows), graph.module, torch.float32)
     assert torch.equal(rows, probe(graph))
     assert str(graph.module.graph) == before
+
+
+@pytest.mark.parametrize("wrong", [1, 3, 8])
+def test_a_plan_that_is_wrong_in_one_batch_size_does_not_hold(wrong: int) -> None:
+    graph = captured()
+
+    def run(rows: Tensor) -> Tensor:
+        answers: Tensor = graph.module(rows)
+        return answers * (1.01 if len(rows) == wrong else 1)
+
+    assert prove(Reference.of(graph), graph.module, torch.float32, [1, 3, 8]).holds
+    parity = prove(Reference.of(graph), run, torch.float32, [1, 3, 8])
+    assert (parity.holds, parity.rows) == (False, 2)
+
+
+def test_an_answer_that_is_no_number_in_one_batch_size_does_not_hold() -> None:
+    graph = captured()
+    assert not prove(
+        Reference.of(graph),
+        lambda rows: graph.module(rows) * (float("nan") if len(rows) == 4 else 1),
+        torch.float32,
+        [8, 4, 1],
+    ).holds
