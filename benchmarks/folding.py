@@ -53,7 +53,9 @@ def seconds(run: Callable[[], Tensor], calls: int) -> float:
 
 def main() -> None:
     """Measure and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cores", type=int, default=2)
     cores = sorted(os.sched_getaffinity(0))[: parser.parse_args().cores]
     os.sched_setaffinity(0, cores)

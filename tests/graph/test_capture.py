@@ -140,7 +140,9 @@ def one_region_in_another(net: Any, x: Tensor) -> Any:
 @pytest.mark.parametrize(
     "answer", [without_gradients, without_autocast, one_region_in_another], ids=lambda answer: answer.__name__
 )
-def test_regions_that_change_nothing_at_inference_are_written_out(answer: Callable[[Any, Tensor], Any]) -> None:
+def test_regions_that_change_nothing_at_inference_are_written_out(
+    answer: Callable[[Any, Tensor], Any],
+) -> None:
     net = trained(Net(answer, conv=nn.Conv2d(3, 3, 1), bn=nn.BatchNorm2d(3)))
     module = capture(net, normal(2, 3, 4, 4)).module
     x = normal(5, 3, 4, 4, seed=1)
