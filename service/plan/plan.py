@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
-from service.plan import aten
+from service.graph.capture import attribute, source_nodes
+from service.plan import aten, onednn
+from service.plan.activations import respell
+from service.plan.lowering import Step, steps
+from service.plan.reuse import reuse_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +44,7 @@ class Plan:
     def __init__(
         self,
         lowered: fx.GraphModule,
+        steps: tuple[Step, ...],
         preprocessing: Preprocessing,
         *,
         precision: torch.dtype,
@@ -47,6 +52,7 @@ class Plan:
         max_batch: int,
     ) -> None:
         self._lowered = lowered
+        self.steps = steps
         self._scale, self._shift = preprocessing.coefficients(device)
         self.precision = precision
         self.device = device
@@ -87,6 +93,28 @@ def lower(
     device: torch.device,
     max_batch: int,
 ) -> Plan:
-    """The folded graph as a plan for `device` in `precision`."""
+    """The folded graph as a plan for `device` in `precision`.
+
+    What oneDNN can fuse runs there, where this processor has it in this precision; the rest as ATen calls.
+    """
     lowered = aten.lower(folded, precision, device)
-    return Plan(lowered, preprocessing, precision=precision, device=device, max_batch=max_batch)
+    respell(lowered.graph)
+    uses_onednn = device.type == "cpu" and onednn.is_supported(precision)
+    fused = onednn.lower(lowered) if uses_onednn else {}
+    reuse_memory(lowered.graph)
+    record = steps(lowered.graph, fused, "onednn")
+    return Plan(
+        _with_used_tensors(lowered),
+        record,
+        preprocessing,
+        precision=precision,
+        device=device,
+        max_batch=max_batch,
+    )
+
+
+def _with_used_tensors(module: fx.GraphModule) -> fx.GraphModule:
+    """The module without the tensors that no call reads any more."""
+    module.graph.eliminate_dead_code()
+    used = {str(node.target): attribute(module, str(node.target)) for node in source_nodes(module.graph)}
+    return fx.GraphModule(used, module.graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +15,6 @@ from service.graph.parity import Reference
 from service.plan.device import choose
 from service.plan.plan import Plan, Preprocessing, lower
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 cuda = pytest.param(
     "cuda",
@@ -26,15 +23,6 @@ cuda = pytest.param(
         pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
     ],
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More threads are slower on tensors this small, much slower where tests run beside each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Flat(nn.Module):

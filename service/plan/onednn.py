@@ -1,0 +1,141 @@
+"""The oneDNN backend: convolutions and linear layers with what follows them, as one prepacked call each.
+
+The operators are stock torch's (`torch.ops.mkldnn`); nothing is compiled. Values are channels-last.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from service.graph.capture import attribute
+from service.graph.linear import LinearCall
+from service.graph.shapes import shape_of
+from service.plan.activations import arguments
+from service.plan.lowering import Fusion, fusion_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
+
+_CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv3d.default, aten.conv3d.padding}
+_AFTER_ADD = ("none", "relu")
+_PACKED_FOR_ROWS = 1
+
+
+def is_supported(precision: torch.dtype) -> bool:
+    """Whether this torch on this processor has the operators in `precision`."""
+    if not torch._C._has_mkldnn or mkldnn._is_mkldnn_acl_supported():
+        return False
+    checks: dict[torch.dtype, Callable[[], bool]] = {
+        torch.float32: lambda: True,
+        torch.bfloat16: mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: mkldnn._is_mkldnn_fp16_supported,
+    }
+    return precision in checks and checks[precision]()
+
+
+def lower(module: fx.GraphModule) -> dict[fx.Node, Fusion]:
+    """Rewrite the graph in place; answers which of its calls are oneDNN's now, and what went into them."""
+    order = {node: position for position, node in enumerate(module.graph.nodes)}
+    fused: dict[fx.Node, Fusion] = {}
+    for call in list(module.graph.nodes):
+        if not LinearCall.is_one(call) or not _is_packable(call):
+            continue
+        sums = None if call.target is aten.linear.default else _AFTER_ADD
+        fusion = fusion_at(call, order, sums)
+        node = _written(module, fusion, f"_packed_{len(fused)}")
+        order[node] = order[fusion.output]
+        fused[node] = fusion
+    return fused
+
+
+def _is_packable(call: fx.Node) -> bool:
+    """Whether the operators compute this call: its weights are stored, and they know its geometry."""
+    named = arguments(call)
+    weight, bias = named["weight"], named["bias"]
+    if weight.op != "get_attr" or (bias is not None and bias.op != "get_attr"):
+        return False
+    if call.target is aten.linear.default:
+        return True
+    if named["input"].meta["val"].dim() != weight.meta["val"].dim():
+        return False  # there is no batch axis
+    if call.target is aten.conv_transpose2d.input:
+        _, extra, stride, _, groups = _geometry(call)
+        is_depthwise = groups > 1 and groups == weight.meta["val"].shape[0]
+        return not is_depthwise and all(e < s for e, s in zip(extra, stride, strict=True))
+    return call.target in _CONVOLUTIONS and _geometry(call)[0] is not None
+
+
+def _geometry(call: fx.Node) -> tuple[Any, ...]:
+    """Padding, stride, dilation, groups; of a transposed convolution the output padding behind the first."""
+    named = arguments(call)
+    axes = named["weight"].meta["val"].dim() - 2
+
+    def numbers(name: str) -> list[int]:
+        value = named[name]
+        listed = list(value) if isinstance(value, list | tuple) else [value]
+        return listed * axes if len(listed) == 1 else listed
+
+    padding = _padding(call) if isinstance(named["padding"], str) else numbers("padding")
+    extra = (numbers("output_padding"),) if "output_padding" in named else ()
+    return padding, *extra, numbers("stride"), numbers("dilation"), named["groups"]
+
+
+def _padding(call: fx.Node) -> list[int] | None:
+    """The zeros on both sides that `same` and `valid` mean; None where one side gets one more."""
+    named = arguments(call)
+    kernel = named["weight"].meta["val"].shape[2:]
+    if named["padding"] == "valid":
+        return [0] * len(kernel)
+    dilation = list(named["dilation"]) * (len(kernel) if len(named["dilation"]) == 1 else 1)
+    zeros = [d * (size - 1) for d, size in zip(dilation, kernel, strict=True)]
+    return None if any(number % 2 for number in zeros) else [number // 2 for number in zeros]
+
+
+def _written(module: fx.GraphModule, fusion: Fusion, name: str) -> fx.Node:
+    """The fused call, in place of the nodes that it computes."""
+    weight = attribute(module, str(arguments(fusion.call)["weight"].target))
+    module.register_buffer(name, _packed(fusion.call, weight))
+    with module.graph.inserting_before(fusion.output):
+        target, args = _call(fusion, module.graph.get_attr(name))
+        node = module.graph.call_function(target, args)
+    node.meta = dict(fusion.output.meta)
+    fusion.output.replace_all_uses_with(node)
+    for replaced in reversed(fusion.run):
+        module.graph.erase_node(replaced)
+    return node
+
+
+def _packed(call: fx.Node, weight: Tensor) -> Tensor:
+    """The weight in the layout that oneDNN wants for it, an opaque tensor."""
+    rows = [_PACKED_FOR_ROWS, *shape_of(arguments(call)["input"])[1:]]
+    packed: Tensor
+    if call.target is aten.linear.default:
+        packed = mkldnn._reorder_linear_weight(weight, math.prod(rows[:-1]))
+    elif call.target is aten.conv_transpose2d.input:
+        packed = mkldnn._reorder_convolution_transpose_weight(weight, *_geometry(call), rows)
+    else:
+        packed = mkldnn._reorder_convolution_weight(weight, *_geometry(call), rows)
+    return packed
+
+
+def _call(fusion: Fusion, packed: fx.Node) -> tuple[Any, tuple[Any, ...]]:
+    """The operator and its arguments."""
+    named, activation = arguments(fusion.call), fusion.activation
+    x, bias = named["input"], named["bias"]
+    epilogue = (activation.name, list(activation.scalars), activation.algorithm)
+    if fusion.call.target is aten.linear.default:
+        return mkldnn._linear_pointwise.default, (x, packed, bias, *epilogue)
+    geometry = _geometry(fusion.call)
+    if fusion.call.target is aten.conv_transpose2d.input:
+        return mkldnn._convolution_transpose_pointwise.default, (x, packed, bias, *geometry, *epilogue)
+    if fusion.other is None:
+        return mkldnn._convolution_pointwise.default, (x, packed, bias, *geometry, *epilogue)
+    after = None if activation.name == "none" else activation.name
+    summed = (x, fusion.other, packed, bias, *geometry, "add", None, after, [], None)
+    return mkldnn._convolution_pointwise.binary, summed
