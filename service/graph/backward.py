@@ -44,7 +44,9 @@ class _Absorption:
     def absorb(self, value: fx.Node, affine: Affine, reader: fx.Node) -> None:
         """Plan that `reader` finds `affine(value)` in `value`; raises `NotFoldable`."""
         self.changes.enter(value)
-        if LinearCall.is_one(value):
+        if value in self._surgery.constants:
+            self._absorb_in_constant(value, affine, reader)
+        elif LinearCall.is_one(value):
             sole_reader(value, reader)
             self._absorb_in_linear(value, affine)
         elif movement.is_movement(value):
@@ -55,6 +57,14 @@ class _Absorption:
         else:
             sole_reader(value, reader)
             self._absorb_in_arithmetic(value, affine)
+
+    def _absorb_in_constant(self, value: fx.Node, affine: Affine, reader: fx.Node) -> None:
+        """The reader gets a constant of its own."""
+        mapped = affine.scale * self._surgery.constants.value(value) + affine.shift
+        if list(mapped.shape) != shape_of(value):
+            raise NotFoldable(f"{described(value)} is a constant that would have to grow")
+        self._surgery.require_fit(f"the constant {described(value)}", mapped)
+        self.changes.plan(lambda: self._surgery.give_constant(value, mapped, reader))
 
     def _absorb_in_linear(self, value: fx.Node, affine: Affine) -> None:
         linear = LinearCall.at(value, self._surgery.constants)
@@ -133,6 +143,7 @@ class _Absorption:
         self.absorb(source, affine, value)
         after = clamp.after(affine)
         if not after.equals(clamp):
+            self._surgery.require_fit(f"the bounds of {described(value)}", *after.finite())
             self.changes.pay(price.of_clamp(value), f"{described(value)} would become a pass of its own")
             self.changes.plan(lambda: self._reclamp(value, after))
 

@@ -13,7 +13,7 @@ from service.graph.surgery import NotFoldable, Surgery
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import fx
+    from torch import Tensor, fx
 
     from service.graph.chains import AffineChain
 
@@ -59,9 +59,7 @@ def _merge_identity(surgery: Surgery, total: fx.Node) -> bool:
         for sibling, linear in _convolutions(surgery, total):
             one = identity.sign * sibling.sign * torch.ones(linear.out_channels, dtype=torch.float64)
             weights = linear.plus_affine(one, 0 * one) if linear.input is identity.value else None
-            if weights is not None and identity.other is not None:
-                surgery.give_weights(linear, *surgery.fitting(linear, *weights))
-                surgery.replace(identity.reader, identity.other)
+            if weights is not None and _merged(surgery, linear, weights, identity):
                 return True
     return False
 
@@ -70,14 +68,25 @@ def _merge_two(surgery: Surgery, total: fx.Node) -> bool:
     found = list(_convolutions(surgery, total))
     for kept, linear in found:
         for gone, other in found:
-            if kept is gone or linear.input is not other.input or gone.other is None:
+            if kept is gone or linear.input is not other.input:
                 continue
             weights = linear.plus(other, kept.sign * gone.sign)
-            if weights is not None:
-                surgery.give_weights(linear, *surgery.fitting(linear, *weights))
-                surgery.replace(gone.reader, gone.other)
+            if weights is not None and _merged(surgery, linear, weights, gone):
                 return True
     return False
+
+
+def _merged(surgery: Surgery, linear: LinearCall, weights: tuple[Tensor, Tensor], gone: Summand) -> bool:
+    """Let `linear` compute `gone` too, if it can."""
+    try:
+        fitting = surgery.fitting(linear, *weights)
+    except NotFoldable:
+        return False
+    if gone.other is None:
+        return False
+    surgery.give_weights(linear, *fitting)
+    surgery.replace(gone.reader, gone.other)
+    return True
 
 
 def _convolutions(surgery: Surgery, total: fx.Node) -> Iterator[tuple[Summand, LinearCall]]:

@@ -100,7 +100,7 @@ def _culprit(reference: Reference, precision: torch.dtype, undone: dict[int, str
     right, wrong = 0, _steps(reference.captured)
     while wrong - right > 1:
         middle = (right + wrong) // 2
-        later = dict.fromkeys(range(middle, _steps(reference.captured)), "")
+        later = dict.fromkeys(range(middle, _steps(reference.captured)), "not tried")
         folded = _folded(reference.captured, precision, {**undone, **later})
         right, wrong = (middle, wrong) if miscomputes(reference, folded.module) is None else (right, middle)
     if right in undone:

@@ -13,7 +13,7 @@ from service.graph.pointwise import Clamp
 from service.graph.surgery import Changes, NotFoldable, Surgery, described
 
 if TYPE_CHECKING:
-    from torch import fx
+    from torch import Tensor, fx
 
     from service.graph.affine import Affine
     from service.graph.chains import AffineChain
@@ -69,15 +69,21 @@ class _Emission:
         if vectors is None:
             raise NotFoldable(f"it does not act on the input channels of {linear.name}")
         scale, shift = vectors
-        border = linear.response(shift) if affine.has_shift and linear.pads else None
-        if border is not None:
-            need = f"{linear.name} pads its input with zeros, and would need a map of its border"
-            self.changes.pay(price.of_map(reader), need)
+        if affine.has_shift and linear.pads:
+            self._plan_map(linear, shift)
             shift = torch.zeros_like(shift)
         weights = self._surgery.fitting(linear, *linear.preceded_by(scale, shift))
         self.changes.plan(lambda: self._surgery.give_weights(linear, *weights), linear.name)
-        if border is not None:
-            self.changes.plan(lambda: self._surgery.add_map(linear, border))
+
+    def _plan_map(self, linear: LinearCall, shift: Tensor) -> None:
+        """Plan to add to the output what the shift makes of an input that is padded with zeros behind it."""
+        need = f"{linear.name} pads its input with zeros, and would need a map of its border"
+        self.changes.pay(price.of_map(linear.node), need)
+        border = linear.response(shift)
+        if border is None:
+            raise NotFoldable(f"{need}, whose size would change with the number of rows")
+        self._surgery.require_fit(f"the border of {linear.name}", border)
+        self.changes.plan(lambda: self._surgery.add_map(linear, border))
 
     def _emit_through_clamp(self, reader: fx.Node, clamp: Clamp, affine: Affine) -> None:
         if 0 in affine.axes:
@@ -85,6 +91,7 @@ class _Emission:
         earlier, later = clamp.before(affine)
         self.emit(reader, later)
         if not earlier.equals(clamp):
+            self._surgery.require_fit(f"the bounds of {described(reader)}", *earlier.finite())
             self.changes.pay(price.of_clamp(reader), f"{described(reader)} would become a pass of its own")
             self.changes.plan(lambda: self._reclamp(reader, earlier))
 

@@ -49,14 +49,17 @@ class LinearCall:
     def is_one(node: fx.Node) -> bool:
         """Whether `node` is a convolution or a linear call at all."""
         if node.target is aten.linear.default:
-            return len(_operands(node)[1].meta["val"].shape) == 2  # with a vector it has no output channels
-        return node.target in _CONVOLUTIONS or node.target in _TRANSPOSED
+            return _rank(_operands(node)[1]) == 2  # with a vector it has no output channels
+        is_convolution = node.target in _CONVOLUTIONS or node.target in _TRANSPOSED
+        return is_convolution and _rank(node) == _rank(
+            _operands(node)[1]
+        )  # without a batch axis it is one less
 
     @staticmethod
     def at(node: fx.Node, constants: Constants) -> LinearCall | None:
-        """The linear call that `node` is, or None where its weights depend on the input."""
+        """The linear call that `node` is, or None where its weights depend on the input, or nothing does."""
         _, weight, bias = _operands(node)
-        if weight not in constants or (bias is not None and bias not in constants):
+        if node in constants or weight not in constants or (bias is not None and bias not in constants):
             return None
         return LinearCall(
             node,
@@ -91,14 +94,18 @@ class LinearCall:
         per_input = (weight.shape[0], 1, weight.shape[2], *[1] * (weight.dim() - 3))
         own = (weight * shift.reshape(per_input)).flatten(2).sum(2).reshape(-1)
         bias = own if self.bias is None else self.bias + own
-        return (weight * scale.reshape(per_input)).reshape(self.weight.shape), bias
+        scaled = weight * scale.reshape(per_input)
+        return (scaled.transpose(1, 2) if self.is_transposed else scaled).reshape(self.weight.shape), bias
 
-    def response(self, shift: Tensor) -> Tensor:
+    def response(self, shift: Tensor) -> Tensor | None:
         """What this call without its bias makes of an input that is `shift`, `[C_in]`, everywhere.
 
         The answer is `[1, C_out, ...]`. Padded zeros stay zeros, so its border differs from its middle.
+        None where the number of rows changes more than the first axis.
         """
-        shape = shape_of(self.input)
+        if not all(isinstance(size, int) for size in self.input.meta["val"].shape[1:]):
+            return None
+        shape = [1, *shape_of(self.input)[1:]]
         field = shift.reshape(1, -1, *[1] * (len(shape) - 2)).expand(shape).contiguous()
         given = {key: value for key, value in self.node.kwargs.items() if key not in ("weight", "bias")}
         answer: Tensor = self.node.target(field, self.weight, None, *self.node.args[3:], **given)  # type: ignore[operator]
@@ -135,14 +142,16 @@ class LinearCall:
 
         None where no kernel of this call's shape does that.
         """
-        taps = self._taps(other._kernel, other._padding(), other._numbers(5, "dilation", 1))
         is_alike = (
             self.node.target is other.node.target
             and not self.is_transposed
             and self.groups == other.groups
             and self._numbers(3, "stride", 1) == other._numbers(3, "stride", 1)
         )
-        if taps is None or not is_alike:
+        if not is_alike:
+            return None
+        taps = self._taps(other._kernel, other._padding(), other._numbers(5, "dilation", 1))
+        if taps is None:
             return None
         weight = self.weight.clone()
         place: Any = (..., *(torch.meshgrid(*taps, indexing="ij") if taps else ()))
@@ -225,6 +234,10 @@ def set_weights(node: fx.Node, weight: fx.Node, bias: fx.Node) -> None:
     x, _, _ = _operands(node)
     node.args = (x, weight, bias, *node.args[3:])
     node.kwargs = {key: value for key, value in node.kwargs.items() if key not in ("weight", "bias")}
+
+
+def _rank(node: fx.Node) -> int:
+    return int(node.meta["val"].dim())
 
 
 def _operands(node: fx.Node) -> tuple[Any, Any, Any]:

@@ -88,6 +88,10 @@ class Clamp:
         ]
         return Clamp(torch.minimum(*ends), torch.maximum(*ends))
 
+    def finite(self) -> tuple[Tensor, Tensor]:
+        """The bounds, 0 where there is none."""
+        return self.low.nan_to_num(math.nan, 0.0, 0.0), self.high.nan_to_num(math.nan, 0.0, 0.0)
+
     def equals(self, other: Clamp) -> bool:
         """Whether both have the same bounds everywhere."""
         return bool((self.low == other.low).all()) and bool((self.high == other.high).all())

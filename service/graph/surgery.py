@@ -73,11 +73,18 @@ class Surgery:
 
         Denormal weights slow a CPU down, tenfold where they are many.
         """
-        if not all(bool((tensor.abs() <= self._largest).all()) for tensor in (weight, bias)):
-            raise NotFoldable(
-                f"the folded weights of {linear.name} are too large for the precision it serves in"
-            )
+        self.require_fit(f"the weights of {linear.name}", weight, bias)
         return torch.where(weight.abs() < _TINY, 0.0, weight), bias
+
+    def require_fit(self, what: str, *tensors: Tensor) -> None:
+        """Raise `NotFoldable` where a number is too large for the serving precision, or none at all."""
+        if not all(bool((tensor.abs() <= self._largest).all()) for tensor in tensors):
+            raise NotFoldable(f"{what} would overflow the serving precision")
+
+    def give_constant(self, constant: fx.Node, value: Tensor, reader: fx.Node) -> None:
+        """Let `reader` read another value where it reads a constant."""
+        with self.graph.inserting_before(reader):
+            reader.replace_input_with(constant, self.stored(f"{constant.name}_mapped", value))
 
     def give_weights(self, linear: LinearCall, weight: Tensor, bias: Tensor) -> None:
         """Let a linear call compute with another weight and bias."""
@@ -89,7 +96,7 @@ class Surgery:
 
     def add_map(self, linear: LinearCall, constant: Tensor) -> None:
         """Let a linear call be followed by the addition of a constant of the shape of its output."""
-        node = linear.node
+        node = self.current(linear.node)  # behind what other norms have added already
         with self.graph.inserting_after(node):
             stored = self.stored(f"{node.name}_border", constant)
         with self.graph.inserting_after(stored):

@@ -31,8 +31,8 @@ class Norm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
+        self.running_mean = nn.Buffer(torch.zeros(channels))
+        self.running_var = nn.Buffer(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         mean, var, weight, bias = (
@@ -84,6 +84,7 @@ JOINS: dict[str, Callable[[Sequence[Tensor], Sequence[int]], Tensor]] = {
     "negative": lambda values, _: -values[0],
     "mean": lambda values, _: values[0] - values[-1].mean((2, 3), keepdim=True),
 }
+UNARY = {"shuffle", "negative"}
 
 
 class Program(nn.Module):
@@ -109,9 +110,7 @@ class Program(nn.Module):
     @property
     def calls(self) -> int:
         """How many norms it computes."""
-        return sum(
-            isinstance(module, NORMS) for step in self.steps for module in step.modules()
-        )
+        return sum(isinstance(module, NORMS) for step in self.steps for module in step.modules())
 
 
 class Scale(nn.Module):
@@ -119,7 +118,7 @@ class Scale(nn.Module):
 
     def __init__(self, factors: list[float]) -> None:
         super().__init__()
-        self.register_buffer("factors", torch.tensor(factors).reshape(-1, 1, 1))
+        self.factors = nn.Buffer(torch.tensor(factors).reshape(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = x * self.factors
@@ -153,11 +152,11 @@ class Strided(nn.Module):
 
 @st.composite
 def norms(draw: st.DrawFn, channels: int = C) -> nn.Module:
-    """A norm with drawn statistics; gammas and variances may be zero, gammas negative."""
+    """A norm with drawn statistics; gammas may be zero or negative, variances small."""
     norm: nn.Module = draw(st.sampled_from(NORMS))(channels)
     sign = draw(st.sampled_from(["any", "positive"]))
     gammas = st.sampled_from([1.0, -1.0, 0.0, -0.3, 2.5] if sign == "any" else [1.0, 0.3, 2.5])
-    variances = st.sampled_from([1.0, 0.0, 0.1, 0.5, 40.0])
+    variances = st.sampled_from([1.0, 0.02, 0.1, 0.5, 40.0])
     norm.drawn = draw(  # type: ignore[assignment]
         st.tuples(*[st.lists(values, min_size=channels, max_size=channels) for values in (gammas, variances)])
     )
@@ -179,7 +178,7 @@ KERNELS: list[dict[str, Any]] = [
 
 
 @st.composite
-def convs(draw: st.DrawFn, channels: int = C, **options: Any) -> nn.Module:
+def convs(draw: st.DrawFn, channels: int = C, options: dict[str, Any] | None = None) -> nn.Module:
     given = options or draw(st.sampled_from(KERNELS))
     groups = draw(st.sampled_from([1, 1, 2, C])) if channels == C else 1
     return nn.Conv2d(channels, C, groups=groups, bias=draw(st.booleans()), **given)
@@ -193,10 +192,10 @@ def strided(draw: st.DrawFn) -> nn.Module:
         {"kernel_size": 2},
         {"kernel_size": (1, 3), "padding": (0, 1)},
     ]
-    parts = []
+    parts: list[nn.Module] = []
     for _ in range(draw(st.integers(1, 3))):
         shape = draw(st.sampled_from(shapes))
-        part: nn.Module = draw(convs(C, stride=2, **shape))
+        part: nn.Module = draw(convs(C, {"stride": 2, **shape}))
         before = [draw(norms())] if draw(st.integers(0, 3)) == 0 else []
         behind = [draw(norms())] if draw(st.booleans()) else []
         parts.append(nn.Sequential(*before, part, *behind))
@@ -232,48 +231,70 @@ def pieces(draw: st.DrawFn) -> nn.Module:
     return draw(st.sampled_from(pools))()
 
 
-@st.composite
-def programs(draw: st.DrawFn) -> Program:
-    """A few blocks of branches; every module may be called again later on."""
-    steps: list[Step] = []
-    shared: list[nn.Module] = []
+class Writer:
+    """A program while it is drawn; every module may be called again later on."""
 
-    def gave(kind: str, reads: Sequence[int], part: nn.Module | None = None, signs: Sequence[int] = ()) -> int:
-        steps.append(Step(kind, reads, part, signs))
-        return len(steps)
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.steps: list[Step] = []
+        self._draw = draw
+        self._shared: list[nn.Module] = []
 
-    def piece(read: int) -> int:
-        part = draw(st.sampled_from(shared)) if shared and draw(st.integers(0, 7)) == 0 else draw(pieces())
-        shared.append(part)
-        return gave("part", [read], part)
+    def gave(
+        self, kind: str, reads: Sequence[int], part: nn.Module | None = None, signs: Sequence[int] = ()
+    ) -> int:
+        """One more step; the answer is the number of the value that it gives."""
+        self.steps.append(Step(kind, reads, part, signs))
+        return len(self.steps)
 
-    def any_value() -> int:
-        return draw(st.integers(max(0, len(steps) - 4), len(steps)))
+    def piece(self, read: int) -> int:
+        """A new module or one that was called before reads a value."""
+        is_again = self._shared and self._draw(st.integers(0, 7)) == 0
+        part = self._draw(st.sampled_from(self._shared)) if is_again else self._draw(pieces())
+        self._shared.append(part)
+        return self.gave("part", [read], part)
 
-    for _ in range(draw(st.integers(1, 3))):
+    def any_value(self) -> int:
+        """The number of one of the last values."""
+        return self._draw(st.integers(max(0, len(self.steps) - 4), len(self.steps)))
+
+    def branches(self, start: int) -> None:
+        """A sum of branches that read one value."""
+        ends = []
+        for _ in range(self._draw(st.integers(2, 4))):
+            end = start
+            for _ in range(self._draw(st.sampled_from([0, 1, 1, 1, 2, 2]))):
+                end = self.piece(end)
+            ends.append(end)
+        signs = st.lists(st.sampled_from([1, 1, -1, -2, 2]), min_size=3, max_size=3)
+        self.gave("sum", ends, signs=self._draw(signs))
+
+    def block(self) -> None:
+        """One block: branches more often than anything else."""
+        draw, start = self._draw, self.any_value()
         kind = draw(st.sampled_from(["branches"] * 4 + ["pieces", "strided", "cat", "join", "activated"]))
-        start = any_value()
         if kind == "branches":
-            ends = []
-            for _ in range(draw(st.integers(2, 4))):
-                end = start
-                for _ in range(draw(st.sampled_from([0, 1, 1, 1, 2, 2]))):
-                    end = piece(end)
-                ends.append(end)
-            signs = draw(st.lists(st.sampled_from([1, 1, -1, -2, 2]), min_size=3, max_size=3))
-            gave("sum", ends, signs=signs)
+            self.branches(start)
         elif kind == "pieces":
-            piece(piece(start))
+            self.piece(self.piece(start))
         elif kind == "strided":
-            gave("strided", [start], draw(strided()))
+            self.gave("strided", [start], draw(strided()))
         elif kind == "cat":
-            gave("part", [start, any_value()], nn.Sequential(draw(norms(2 * C)), draw(convs(2 * C))))
+            part = nn.Sequential(draw(norms(2 * C)), draw(convs(2 * C)))
+            self.gave("part", [start, self.any_value()], part)
         elif kind == "activated":
-            gave("part", [start], nn.Sequential(draw(norms()), nn.ReLU(), draw(convs())))
+            self.gave("part", [start], nn.Sequential(draw(norms()), nn.ReLU(), draw(convs())))
         else:
             join = draw(st.sampled_from(sorted(JOINS.keys() - {"sum"})))
-            gave(join, [start, any_value()])
-    return with_drawn_statistics(trained(Program(steps), seed=draw(st.integers(0, 99))))
+            self.gave(join, [start] if join in UNARY else [start, self.any_value()])
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """A few blocks with drawn numbers."""
+    writer = Writer(draw)
+    for _ in range(draw(st.integers(1, 3))):
+        writer.block()
+    return with_drawn_statistics(trained(Program(writer.steps), seed=draw(st.integers(0, 99))))
 
 
 @torch.no_grad()

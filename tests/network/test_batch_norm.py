@@ -511,9 +511,7 @@ def test_whole_numbers_are_refused_by_a_layer_without_a_dtype_too() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_evaluation_exports_to_one_call_for_any_batch(
-    shape: tuple[int, ...], dtype: torch.dtype
-) -> None:
+def test_evaluation_exports_to_one_call_for_any_batch(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     norm = twin(randomised(THEIRS[len(shape)](3, dtype=dtype))).eval()
     x = images(*shape, dtype=dtype)
     batch = torch.export.Dim("batch")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import probe, prove
+from service.graph.parity import Reference, prove
 from service.network import catalog
 from service.network.random_stats import randomise
 from service.plan.lowering import Step
@@ -79,15 +79,15 @@ def folded_plan(name: str, side: int, precision: torch.dtype) -> tuple[Plan, boo
     net = catalog.build(name, {})
     randomise(net, 0)
     row = [1, 8, 8] if name == "digits" else [3, side, side]
-    captured = capture(net, torch.zeros(2, *row))
+    reference = Reference.of(capture(net, torch.zeros(2, *row)))
     plan = lower(
-        fold_graph(captured).module,
+        fold_graph(reference).module,
         Preprocessing([0.0] * row[0], [1.0] * row[0]),
         precision=precision,
         device=torch.device("cpu"),
         max_batch=4,
     )
-    return plan, prove(captured, plan, precision, probe(captured)).holds
+    return plan, prove(reference, plan, precision, plan.buckets()).holds
 
 
 def test_the_record_names_modules_epilogues_shapes_and_backends() -> None:

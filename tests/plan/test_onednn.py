@@ -123,13 +123,13 @@ def test_a_sum_and_its_relu_ride_inside_the_later_of_two_convolutions(
     case: str, after: nn.Module | None, rows: int, precision: torch.dtype
 ) -> None:
     layer, shape = CONVOLUTIONS[case]
-    net, x = Sum(layer, layer, after), inputs(rows, *shape)
+    net, x = Sum(nn.Sequential(nn.Tanh(), layer), layer, after), inputs(rows, *shape)
     plan = lowered(net, x[0], precision)
     assert_exact(plan, net, x)
     if backend(precision) == "onednn":
         rides = isinstance(after, nn.ReLU)
-        assert shown(plan)[1].endswith(" + add, relu" if rides else " + add")
-        assert calls(plan)[1] == "_convolution_pointwise_.binary"
+        assert shown(plan)[2].endswith(" + add, relu" if rides else " + add")
+        assert calls(plan)[2] == "_convolution_pointwise_.binary"
 
 
 def test_a_sum_with_the_networks_input_leaves_the_input_alone() -> None:
