@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -106,6 +106,7 @@ def load(
         torch_version=torch.__version__,
         layers=_layers(norms(network), vectors, report),
         fold=report.as_dict(),
+        plan=[asdict(step) for step in plan.steps],
         seconds=step.seconds,
     )
     return Loaded(plan, ModelCard(facts, vectors))
