@@ -37,6 +37,9 @@ err = Console(stderr=True, highlight=False)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the answer is the process's exit status."""
+    # Read when torch is loaded. OpenMP's threads would otherwise spin while they wait for each other, and
+    # where another process has one of their cores, that costs up to a hundredfold (docs/benchmarks.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = vars(_parser().parse_args(argv))
     command: Callable[[Settings, dict[str, Any]], int] = arguments.pop("command")
     flags = {

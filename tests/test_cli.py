@@ -226,6 +226,21 @@ def test_fold_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"max_relative_error", "unfolded_relative_error", "top1_agreement"} <= set(report["parity"])
 
 
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_that_wait_sleep_unless_the_environment_says_otherwise(own: str | None) -> None:
+    code = "import os; from service import cli; cli.main(['models']); print(os.environ['OMP_WAIT_POLICY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | ({"OMP_WAIT_POLICY": own} if own else {}),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == (own or "PASSIVE")
+
+
 @pytest.mark.usefixtures("threads_as_before")
 def test_fold_shows_the_plan_where_it_is_asked_to(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "fold", "digits", "--plan", *QUICKLY)
