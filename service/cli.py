@@ -266,6 +266,7 @@ def _dry_run(
     from service.plan.plan import PRECISIONS, Preprocessing, lower
 
     torch.manual_seed(seed)
+    device.set_threads(chosen.threads)
     with err.status(f"folding {architecture}"):
         network = catalog.build(architecture, {})
         randomise(network, seed)
@@ -292,13 +293,10 @@ def _loaded(chosen: Settings, model: str) -> ModelFacts:
             f"model {name!r} has no version {version!r}; it has {', '.join(map(str, served))}"
         )
     stored = store.open(name, int(version) if slash else None)
-    import torch
-
     from service.engine.loading import load
     from service.plan import device
 
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
+    device.set_threads(chosen.threads)
     precision = None if chosen.precision == "manifest" else chosen.precision
     with err.status(f"folding {stored}"):
         return load(stored, device.choose(chosen.device), precision=precision).card.facts

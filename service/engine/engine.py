@@ -78,8 +78,7 @@ class Engine:
 
     def _load_models(self) -> None:
         chosen = device.choose(self._settings.device)
-        if self._settings.threads:
-            torch.set_num_threads(self._settings.threads)
+        device.set_threads(self._settings.threads)
         for stored in self._chosen_models():
             self._load(stored, chosen)
 

@@ -89,18 +89,18 @@ class _Absorption:
             if not bool((part.scale != 1).any()) and not part.has_shift:
                 continue
             self._refuse_other_readers(source, part, value, call)  # type: ignore[arg-type]
-            self.absorb_shared(source, part)
+            self._absorb_unread_by_others(source, part)
 
-    def absorb_shared(self, value: fx.Node, affine: Affine) -> None:
+    def _absorb_unread_by_others(self, value: fx.Node, affine: Affine) -> None:
         """Absorb into a value whose other readers do not read what changes."""
         readers = value_users(value)
-        self.absorb(value, affine, readers[0]) if len(readers) == 1 else self._absorb_despite(value, affine)
-
-    def _absorb_despite(self, value: fx.Node, affine: Affine) -> None:
-        if not LinearCall.is_one(value):
+        if len(readers) == 1:
+            self.absorb(value, affine, readers[0])
+        elif LinearCall.is_one(value):
+            self.changes.enter(value)
+            self._absorb_in_linear(value, affine)
+        else:
             raise NotFoldable(f"the output of {described(value)} has more than one reader")
-        self.changes.enter(value)
-        self._absorb_in_linear(value, affine)
 
     def _refuse_other_readers(self, source: fx.Node, affine: Affine, value: fx.Node, call: fx.Node) -> None:
         """Nobody else may read an element that changes."""

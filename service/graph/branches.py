@@ -23,7 +23,8 @@ def into_sibling(surgery: Surgery, chain: AffineChain, _: int) -> tuple[str, ...
     value, total = surgery.current(chain.input), whole(chain.output)
     if total is chain.output:
         raise NotFoldable("it is not summed with anything")
-    own = next(summand for summand in summands(total) if summand.value is chain.output)
+    parts = summands(total, intact=chain.output)
+    own = next(summand for summand in parts if summand.value is chain.output)
     for sibling, linear in _convolutions(surgery, total):
         vectors = chain.affine.vectors(linear.axis, linear.out_channels)
         if linear.input is not value or vectors is None or own.other is None:

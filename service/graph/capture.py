@@ -32,6 +32,12 @@ _IDENTITY_IN_EVALUATION = {
     aten.alias.default,
     aten.lift_fresh_copy.default,
 }
+# A view may not exist for other strides; a reshape then copies.
+_LAYOUT_FREE: dict[Any, Any] = {
+    aten.view.default: aten.reshape.default,
+    aten._unsafe_view.default: aten.reshape.default,
+    aten.view_as.default: aten.reshape_as.default,
+}
 _AUTOCAST = torch.ops.higher_order.wrap_with_autocast
 # Calls of a graph of its own, and where among their arguments that stands.
 _REGIONS: dict[Any, int] = {_AUTOCAST: 4, torch.ops.higher_order.wrap_with_set_grad_enabled: 1}
@@ -81,6 +87,7 @@ def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
         if _mutates(node):
             raise ModelRefused(f"the network changes a stored tensor at inference ({node.target})")
     _drop_identities(graph_module.graph)
+    _forget_strides(graph_module.graph)
     _say_dtypes(graph_module.graph)
     _name_by_first_names(graph_module.graph, module)
     graph_module.graph.eliminate_dead_code()
@@ -167,7 +174,12 @@ def _unlifted(program: ExportedProgram, first_names: dict[str, str]) -> fx.Graph
         elif node.op == "get_attr":
             raise ModelRefused("the network switches autocast on, or branches, while it computes")
         elif node.op == "output":
-            graph.output(copies[_answer(program, node)])
+            answer = copies.get(_answer(program, node))
+            if answer is None or not _is_an_answer(answer.meta.get("val")):
+                raise ModelRefused(
+                    "the network does not answer with one tensor of numbers, a part for each row"
+                )
+            graph.output(answer)
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     used = {str(node.target) for node in source_nodes(graph)}
@@ -202,6 +214,12 @@ def _inline_regions(module: fx.GraphModule) -> None:
             module.graph.erase_node(part)
         for gone in (node, region):
             module.graph.erase_node(gone)
+
+
+def _is_an_answer(value: object) -> bool:
+    if not isinstance(value, Tensor) or value.dtype in (torch.bool, torch.complex64):
+        return False
+    return value.dim() > 0 and 0 not in value.shape and not isinstance(value.shape[0], int)
 
 
 class _NotFunctional(Exception):
@@ -279,6 +297,18 @@ def _drop_identities(graph: fx.Graph, *, keep_answer: bool = False) -> None:
                 continue
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+
+
+def _forget_strides(graph: fx.Graph) -> None:
+    """Respell what depends on how a value lies in memory: a plan may lay it otherwise than the export did."""
+    for node in graph.nodes:
+        node.target = _LAYOUT_FREE.get(node.target, node.target)
+        if node.target is aten.as_strided.default:
+            raise ModelRefused("the network reads memory by strides (as_strided)")
+        if node.target is aten.view_as_complex.default:
+            with graph.inserting_before(node):
+                compact = graph.call_function(aten.contiguous.default, node.args)
+            compact.meta, node.args = dict(node.args[0].meta), (compact,)
 
 
 def _name_by_first_names(graph: fx.Graph, module: nn.Module) -> None:

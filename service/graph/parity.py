@@ -202,9 +202,18 @@ def _refuse_batch_statistics(captured: CapturedGraph) -> None:
 
 def _refuse_dependent_rows(exact: Callable[[Tensor], Tensor], rows: Tensor, together: Tensor) -> None:
     """One caller's answer must not depend on another's input: the first row and the last are asked alone."""
-    alone = torch.cat([exact(rows[:1]), exact(rows[-1:])])
+    try:
+        alone = [exact(rows[:1]), exact(rows[-1:])]
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise ModelRefused(f"the network cannot compute one row alone: {error}") from error
     each = len(together) // len(rows)
-    if not relative_error(torch.cat([together[:each], together[-each:]]), alone) <= _ROW_INDEPENDENCE:
+    expected = [together[:each], together[-each:]]
+    if [list(answer.shape) for answer in alone] != [list(answer.shape) for answer in expected]:
         raise ModelRefused(
-            "an answer depends on the other rows of its batch: some layer uses batch statistics at inference"
+            f"one row alone is answered with the shape {list(alone[0].shape)} and not "
+            f"{list(expected[0].shape)}: perhaps a squeeze() drops its batch axis"
+        )
+    if not relative_error(torch.cat(expected), torch.cat(alone)) <= _ROW_INDEPENDENCE:
+        raise ModelRefused(
+            "an answer depends on the other rows of its batch, as with batch statistics at inference"
         )

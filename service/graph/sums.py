@@ -44,7 +44,7 @@ class Summand:
 
 
 def is_sum(node: fx.Node) -> bool:
-    """Whether `node` adds or subtracts two values of its own shape."""
+    """Whether `node` adds or subtracts two values that have its shape where there is one row."""
     return (
         node.target in _SUMS
         and not node.kwargs
@@ -70,13 +70,16 @@ def whole(value: fx.Node) -> fx.Node:
     return value
 
 
-def summands(total: fx.Node, sign: int = 1) -> Iterator[Summand]:
-    """The values of a sum, if `total` is one; in the place of a sum that nobody else reads, those of that."""
+def summands(total: fx.Node, sign: int = 1, intact: fx.Node | None = None) -> Iterator[Summand]:
+    """The values of a sum, if `total` is one; in the place of a sum that nobody else reads, those of that.
+
+    The value `intact` is not taken apart.
+    """
     if not is_sum(total) or total.args[0] is total.args[1]:
         return
     first, second = legs(total)
     for leg, factor in ((first, sign), (second, -sign if total.target is aten.sub.Tensor else sign)):
-        if is_sum(leg) and len(value_users(leg)) == 1:
-            yield from summands(leg, factor)
+        if is_sum(leg) and leg is not intact and len(value_users(leg)) == 1:
+            yield from summands(leg, factor, intact)
         else:
             yield Summand(leg, total, factor)

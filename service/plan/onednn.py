@@ -46,7 +46,7 @@ def lower(module: fx.GraphModule) -> dict[fx.Node, Fusion]:
     for call in list(module.graph.nodes):
         if not LinearCall.is_one(call) or not _is_packable(call):
             continue
-        sums = None if call.target is aten.linear.default else _AFTER_ADD
+        sums = _AFTER_ADD if call.target in _CONVOLUTIONS else None  # the others have no such operator
         fusion = fusion_at(call, order, sums)
         node = _written(module, fusion, f"_packed_{len(fused)}")
         order[node] = order[fusion.output]

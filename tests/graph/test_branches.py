@@ -484,3 +484,14 @@ def test_convolutions_whose_batch_is_not_the_first_axis_are_right() -> None:
 
     for answer in (summed, scaled):
         judged(trained(Net(answer, a=nn.Conv1d(4, 5, 1), b=nn.Conv1d(4, 5, 1))), 4)
+
+
+def test_a_constant_of_one_row_in_a_sum_is_no_branch() -> None:
+    net = Net(
+        lambda net, x: (net.bn(x) + net.k) + net.lin(x),
+        bn=nn.BatchNorm1d(6),
+        k=normal(1, 6),
+        lin=nn.Linear(6, 6),
+    )
+    judged(trained(net), 6)
+    judged(trained(Net(lambda net, x: (x + net.k) + net.lin(x), k=normal(1, 6), lin=nn.Linear(6, 6))), 6)

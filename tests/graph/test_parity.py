@@ -14,7 +14,7 @@ from service.graph.fold import fold_graph
 from service.graph.parity import Disagreement, Parity, Reference, compare, probe, prove
 from service.graph.precision import astype
 
-from .networks import normal, trained
+from .networks import Net, normal, trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,3 +177,23 @@ def test_an_answer_that_is_no_number_in_one_batch_size_does_not_hold() -> None:
         torch.float32,
         [8, 4, 1],
     ).holds
+
+
+def test_a_network_that_cannot_compute_one_row_is_refused() -> None:
+    net = Net(
+        lambda net, x: net.bn(net.conv(x).mean((2, 3)).squeeze()),
+        conv=nn.Conv2d(3, 4, 1),
+        bn=nn.BatchNorm1d(4),
+    )
+    with pytest.raises(ModelRefused, match="cannot compute one row alone"):
+        Reference.of(capture(trained(net), normal(2, 3, 4, 4)))
+
+
+def test_a_network_that_drops_the_batch_axis_of_one_row_is_refused_with_a_hint() -> None:
+    net = Net(
+        lambda net, x: net.last(net.conv(x).mean((2, 3)).squeeze()),
+        conv=nn.Conv2d(3, 4, 1),
+        last=nn.Linear(4, 2),
+    )
+    with pytest.raises(ModelRefused, match="squeeze"):
+        Reference.of(capture(trained(net), normal(2, 3, 4, 4)))
