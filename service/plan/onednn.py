@@ -25,6 +25,11 @@ aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
 _CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv3d.default, aten.conv3d.padding}
 _AFTER_ADD = ("none", "relu")
 _PACKED_FOR_ROWS = 1
+LEAST_WORK = 5_000_000
+"""Multiply-adds for one row below which a call's fixed cost, some 50 microseconds, is more than it saves.
+
+Measured by `benchmarks/operators.py`.
+"""
 
 
 def is_supported(precision: torch.dtype) -> bool:
@@ -39,12 +44,15 @@ def is_supported(precision: torch.dtype) -> bool:
     return precision in checks and checks[precision]()
 
 
-def lower(module: fx.GraphModule) -> dict[fx.Node, Fusion]:
-    """Rewrite the graph in place; answers which of its calls are oneDNN's now, and what went into them."""
+def lower(module: fx.GraphModule, least_work: int = LEAST_WORK) -> dict[fx.Node, Fusion]:
+    """Rewrite the graph in place; answers which of its calls are oneDNN's now, and what went into them.
+
+    Calls of fewer than `least_work` multiply-adds for one row stay as they are.
+    """
     order = {node: position for position, node in enumerate(module.graph.nodes)}
     fused: dict[fx.Node, Fusion] = {}
     for call in list(module.graph.nodes):
-        if not LinearCall.is_one(call) or not _is_packable(call):
+        if not LinearCall.is_one(call) or not _is_packable(call) or _work(call) < least_work:
             continue
         sums = _AFTER_ADD if call.target in _CONVOLUTIONS else None  # the others have no such operator
         fusion = fusion_at(call, order, sums)
@@ -69,6 +77,14 @@ def _is_packable(call: fx.Node) -> bool:
         is_depthwise = groups > 1 and groups == weight.meta["val"].shape[0]
         return not is_depthwise and all(e < s for e, s in zip(extra, stride, strict=True))
     return call.target in _CONVOLUTIONS and _geometry(call)[0] is not None
+
+
+def _work(call: fx.Node) -> int:
+    """The multiply-adds for one row: each output, or input of a transposed convolution, meets a filter."""
+    named = arguments(call)
+    each = named["input"] if call.target is aten.conv_transpose2d.input else call
+    _, *filter_shape = named["weight"].meta["val"].shape
+    return math.prod(shape_of(each)) * int(math.prod(filter_shape))
 
 
 def _geometry(call: fx.Node) -> tuple[Any, ...]:

@@ -92,6 +92,7 @@ def lower(
     precision: torch.dtype,
     device: torch.device,
     max_batch: int,
+    least_work: int = onednn.LEAST_WORK,
 ) -> Plan:
     """The folded graph as a plan for `device` in `precision`.
 
@@ -100,7 +101,7 @@ def lower(
     lowered = aten.lower(folded, precision, device)
     respell(lowered.graph)
     uses_onednn = device.type == "cpu" and onednn.is_supported(precision)
-    fused = onednn.lower(lowered) if uses_onednn else {}
+    fused = onednn.lower(lowered, least_work) if uses_onednn else {}
     reuse_memory(lowered.graph)
     record = steps(lowered.graph, fused, "onednn")
     return Plan(

@@ -86,6 +86,7 @@ def folded_plan(name: str, side: int, precision: torch.dtype) -> tuple[Plan, boo
         precision=precision,
         device=torch.device("cpu"),
         max_batch=4,
+        least_work=0,
     )
     return plan, prove(reference, plan, precision, plan.buckets()).holds
 
@@ -135,3 +136,21 @@ def test_a_plan_copies_and_reorders_nothing_between_its_steps() -> None:
     moving = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::to_dense", "aten::to_mkldnn"}
     moved = [event.name for event in profile.events() if event.name in moving and event.input_shapes[0]]
     assert moved == []
+
+
+def test_a_layer_too_small_for_the_fixed_cost_of_a_fused_call_stays_aten() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(8), nn.Conv2d(64, 8, 1)
+    )
+    folded = fold_graph(Reference.of(capture(net, torch.zeros(2, 3, 64, 64)))).module
+    plan = lower(
+        folded,
+        Preprocessing([0.0] * 3, [1.0] * 3),
+        precision=torch.float32,
+        device=torch.device("cpu"),
+        max_batch=4,
+    )
+    assert [(step.op, step.backend) for step in plan.steps if step.op == "conv2d"] == [
+        ("conv2d", "onednn"),
+        ("conv2d", "aten"),
+    ]
