@@ -154,3 +154,16 @@ def test_what_is_made_of_a_changed_value_needs_no_decomposition() -> None:
     assert torch.ops.aten.batch_norm.default in {node.target for node in module.graph.nodes}
     x = normal(3, 4, 6, 6, seed=1)
     assert_close(module(x).double(), exact(net, x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_decomposed_view_of_a_permuted_norm_is_a_copy() -> None:
+    def answer(net: Any, x: Tensor) -> Any:
+        y = x.clone()
+        first = y[:, :1]
+        first.mul_(0)  # in place on a part: decompositions, which take a reshape for a view
+        z = net.bn(net.linear(y).transpose(1, 2)).transpose(1, 2)
+        return z.reshape(x.shape[0], -1)
+
+    net = trained(Net(answer, linear=nn.Linear(5, 6), bn=nn.BatchNorm1d(6)))
+    x = normal(3, 4, 5)
+    assert_close(capture(net, x).module(x).double(), exact(net, x), rtol=1e-5, atol=1e-5)

@@ -134,3 +134,8 @@ def test_the_training_flag_is_restored_after_a_refusal() -> None:
 )
 def test_what_is_no_answer_for_each_row_is_refused(answer: Callable[[Any, Tensor], Any]) -> None:
     assert "one tensor" in refusal(Net(answer, conv=nn.Conv2d(3, 3, 1)))
+
+
+def test_reading_memory_by_strides_is_refused() -> None:
+    net = Net(lambda net, x: net.conv(x.as_strided(x.shape, (48, 16, 1, 4))), conv=nn.Conv2d(3, 3, 1))
+    assert "as_strided" in refusal(net)

@@ -154,3 +154,12 @@ def test_a_layer_too_small_for_the_fixed_cost_of_a_fused_call_stays_aten() -> No
         ("conv2d", "onednn"),
         ("conv2d", "aten"),
     ]
+
+
+def test_a_hard_swish_whose_three_is_scaled_is_not_one() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (torch.nn.functional.relu6(torch.add(x, 3, alpha=2)) / 6)
+
+    net, x = nn.Sequential(nn.Conv2d(4, 4, 1), Scaled()), inputs(2, 4, 6, 6) * 4
+    assert_exact(lowered(net, x[0]), net, x)
