@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from service.graph.capture import attribute, source_nodes
 from service.plan import aten, onednn
 from service.plan.activations import respell
+from service.plan.interpreter import interpreted
 from service.plan.lowering import Step, steps
 from service.plan.reuse import reuse_memory
 
@@ -52,7 +53,9 @@ class Plan:
         max_batch: int,
     ) -> None:
         self._lowered = lowered
+        self._run = interpreted(lowered) if device.type == "cpu" else lowered
         self.steps = steps
+        """What is called, in order."""
         self._scale, self._shift = preprocessing.coefficients(device)
         self.precision = precision
         self.device = device
@@ -81,7 +84,7 @@ class Plan:
         on_device = rows.to(self.device, memory_format=aten.layout(rows), non_blocking=True)
         if rows.dtype == torch.uint8:
             on_device = torch.addcmul(self._shift, on_device, self._scale)
-        answer: Tensor = self._lowered(on_device.to(self.precision))
+        answer: Tensor = self._run(on_device.to(self.precision))
         return answer.to("cpu", torch.float32)
 
 
