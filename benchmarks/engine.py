@@ -1,129 +1,142 @@
-"""The plan against eager PyTorch, unfolded, on the same cores in the same run.
+"""The plan against what else runs a network on the same cores, in the same minutes.
 
-    python benchmarks/engine.py [--model NAME] [--batches 1,8,64] [--cores 2] [--device auto]
+    python benchmarks/engine.py [--models resnet18,resnet50] [--batches 1,8] [--cores 0,1] [--device cpu]
 
-The contenders take turns, so that a noisy neighbour disturbs all of them alike; each cell is the
-median of the rounds with the quartiles beside it, and the ratio of the medians to eager.
+Each contender is a process of its own on the same pinned cores; they take turns, so that a noisy neighbour
+disturbs all of them alike. A cell is the median of the rounds with the quartiles beside it, and the ratio of
+the medians: how many times as fast as eager, and as the contender, foldserve is.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import json
 import os
-import platform
 import statistics
+import subprocess
 import sys
-import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 
-from service.engine.loading import load
-from service.network import catalog
-from service.network.adopt import norms
-from service.plan import device as devices
-from service.store import weights
-from service.store.model_store import ModelStore
+from contenders import CONTENDERS
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+MODELS = ("resnet18", "resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "digits")
+_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
 
-    from torch import Tensor
 
-ROUNDS = 15
+@dataclass
+class Contender:
+    """A process that runs one contender when it is told to."""
+
+    name: str
+    child: subprocess.Popen[str]
+    start_s: float = 0.0
+    answer: Path = Path()
+    calls: int = 1
+    times: list[float] = field(default_factory=list)
+
+    def began(self) -> bool:
+        """Wait for it to be ready; says why where it is not."""
+        word, _, rest = self._said().partition(" ")
+        if word != "ready":
+            print(f"  ({self.name}: {rest or 'ended at its start'})", flush=True)
+            self.child.wait()
+            return False
+        seconds, _, path = rest.partition(" ")
+        self.start_s, self.answer = float(seconds), Path(path)
+        return True
+
+    def run(self, calls: int) -> float:
+        """Seconds per call."""
+        print(calls, file=self.child.stdin, flush=True)
+        return float(self._said()) / calls
+
+    def end(self) -> None:
+        """Let the process go."""
+        self.answer.unlink(missing_ok=True)
+        self.child.communicate()
+
+    def _said(self) -> str:
+        return self.child.stdout.readline().strip() if self.child.stdout else ""
 
 
 def main() -> None:
-    """Measure and print one table."""
+    """Measure and print one table per model, precision and batch."""
     arguments = _arguments()
-    _pin(arguments.cores)
-    device = devices.choose(arguments.device)
-    stored = ModelStore(arguments.store).open(arguments.model)
-    manifest = stored.manifest
-    eager = catalog.build(manifest.architecture, manifest.options)
-    weights.assign(eager, weights.read(stored))
-    loaded = load(stored, device, max_batch=max(arguments.batches))
-    eager = _with_torchs_norms(eager).to(device)
-    channels_last = copy.deepcopy(eager).to(memory_format=torch.channels_last)
-    print(
-        f"{stored} on {devices.describe(device)}, torch {torch.__version__}, {platform.processor() or 'CPU'}"
-    )
-    print(f"{'batch':>5}  {'contender':<22} {'ms (quartiles)':<26} {'rows/s':>10}  ratio")
-    for batch in arguments.batches:
-        rows = torch.randn(batch, *manifest.input.shape)
-        contenders: dict[str, Callable[[], Tensor]] = {
-            "eager, unfolded": lambda rows=rows: eager(rows.to(device)).cpu(),
-            "eager, channels-last": lambda rows=rows: channels_last(
-                rows.to(device, memory_format=torch.channels_last)
-            ).cpu(),
-            "foldserve plan (aten)": lambda rows=rows: loaded.plan(rows),
-        }
-        _print_rows(batch, _measured(contenders, arguments.seconds))
+    for model in arguments.models:
+        for precision in arguments.precisions:
+            for batch in arguments.batches:
+                print(f"\n{model}, batch {batch}, {precision}, {arguments.device}, cores {arguments.cores}")
+                _print(_measured(model, batch, precision, arguments), precision)
 
 
-def _with_torchs_norms(network: nn.Module) -> nn.Module:
-    """The network with torch's own norms: the fused kernel that people run today, and not our definition."""
-    for name, norm in norms(network).items():
-        kind = getattr(nn, type(norm).__name__)
-        theirs = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        theirs.load_state_dict(norm.state_dict())
-        network.set_submodule(name, theirs)
-    return network.eval()
+def _measured(model: str, batch: int, precision: str, arguments: argparse.Namespace) -> list[Contender]:
+    contenders = []
+    for name in CONTENDERS[arguments.device]:
+        if arguments.only and name not in arguments.only:
+            continue
+        task = {"contender": name, "model": model, "batch": batch, "precision": precision}
+        task |= {"cores": arguments.cores, "device": arguments.device}
+        command = [sys.executable, str(HERE / "contenders.py"), json.dumps(task)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        contender = Contender(name, subprocess.Popen(command, text=True, **pipes))
+        if contender.began():
+            contenders.append(contender)
+    for contender in contenders:
+        contender.run(3)
+        contender.calls = max(1, int(arguments.seconds / arguments.rounds / contender.run(2)))
+    for _ in range(arguments.rounds):
+        for contender in contenders:
+            contender.run(1)
+            contender.times.append(contender.run(contender.calls))
+    return contenders
 
 
-def _pin(cores: int) -> None:
-    """Stay on the first `cores` of those that this process may use, one thread each."""
-    allowed = sorted(os.sched_getaffinity(0))[: cores or None]
-    os.sched_setaffinity(0, allowed)
-    torch.set_num_threads(len(allowed))
-
-
-def _measured(contenders: dict[str, Callable[[], Tensor]], seconds: float) -> dict[str, list[float]]:
-    """Seconds per call: `ROUNDS` values for each contender, measured in turns."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    with torch.inference_mode():
-        calls = {name: _calls(run, seconds / ROUNDS / len(contenders)) for name, run in contenders.items()}
-        for _ in range(ROUNDS):
-            for name, run in contenders.items():
-                started = time.perf_counter()
-                for _ in range(calls[name]):
-                    run()
-                times[name].append((time.perf_counter() - started) / calls[name])
-    return times
-
-
-def _calls(run: Callable[[], Tensor], seconds: float) -> int:
-    """How many calls take about `seconds`, after a warm-up."""
-    for _ in range(5):
-        run()
-    started = time.perf_counter()
-    run()
-    return max(1, int(seconds / (time.perf_counter() - started)))
-
-
-def _print_rows(batch: int, times: dict[str, list[float]]) -> None:
-    reference = statistics.median(next(iter(times.values())))
-    for name, values in times.items():
-        low, middle, high = statistics.quantiles(values, n=4)
-        spread = f"{middle * 1000:.3f} ({low * 1000:.3f} .. {high * 1000:.3f})"
-        print(f"{batch:>5}  {name:<22} {spread:<26} {batch / middle:>10.0f}  {reference / middle:.2f}")
+def _print(contenders: list[Contender], precision: str) -> None:
+    """The table; ends the contenders."""
+    answers = {contender.name: torch.load(contender.answer).double() for contender in contenders}
+    medians = {contender.name: statistics.median(contender.times) for contender in contenders}
+    print("| contender | ms (quartiles) | start s | x eager | foldserve is |\n|---|---|---|---|---|")
+    for contender in contenders:
+        reference, answer = answers[contenders[0].name], answers[contender.name]
+        error = float((answer - reference).abs().max() / reference.abs().max())
+        wrong = f" **wrong by {error:.0e}**" if error > _TOLERANCE[precision] else ""
+        low, middle, high = (1000 * value for value in statistics.quantiles(contender.times, n=4))
+        print(
+            f"| {contender.name}{wrong} | {middle:.3f} ({low:.3f} .. {high:.3f}) | {contender.start_s:.1f} | "
+            f"{medians[contenders[0].name] / medians[contender.name]:.2f} | "
+            f"{medians[contender.name] / medians.get('foldserve', float('nan')):.2f} |",
+            flush=True,
+        )
+        contender.end()
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="digits")
-    parser.add_argument("--store", type=Path, default=Path("model_store"))
-    parser.add_argument("--batches", type=lambda text: [int(n) for n in text.split(",")], default=[1, 8, 64])
-    parser.add_argument("--seconds", type=float, default=3.0, help="per batch size")
-    parser.add_argument("--cores", type=int, default=0, help="pin to so many; 0: all")
-    parser.add_argument("--device", default="auto")
+
+    def words(text: str) -> list[str]:
+        return [word.strip() for word in text.split(",")]
+
+    def numbers(text: str) -> list[int]:
+        return [int(word) for word in text.split(",")]
+
+    parser.add_argument("--models", type=words, default=list(MODELS))
+    parser.add_argument("--batches", type=numbers, default=[1, 8, 32])
+    parser.add_argument("--precisions", type=words, default=["float32", "bfloat16"])
+    parser.add_argument("--cores", type=numbers, default=sorted(os.sched_getaffinity(0)))
+    parser.add_argument("--device", choices=list(CONTENDERS), default="cpu")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=2.0, help="per contender and cell")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(";"), help="contenders, separated by semicolons"
+    )
     return parser.parse_args()
 
 

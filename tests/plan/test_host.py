@@ -1,0 +1,101 @@
+"""Cores, quotas, OpenMP's waiting and the allocator."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.plan import host
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+
+
+@pytest.mark.usefixtures("_eight_cores")
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("9900000 100000", 8),
+    ],
+)
+def test_a_quota_of_the_cgroup_limits_the_cores(limit: str, cores: int, tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert host.owned_cores(tmp_path) == cores
+
+
+@pytest.mark.usefixtures("_eight_cores")
+@pytest.mark.parametrize(("quota", "cores"), [("-1", 8), ("300000", 3)])
+def test_so_does_a_quota_of_the_first_version(quota: str, cores: int, tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert host.owned_cores(tmp_path) == cores
+
+
+@pytest.mark.usefixtures("_eight_cores")
+def test_without_a_readable_quota_there_are_the_cores_that_one_may_run_on(tmp_path: Path) -> None:
+    assert host.owned_cores(tmp_path) == 8
+    (tmp_path / "cpu.max").write_text("nonsense")
+    assert host.owned_cores(tmp_path) == 8
+
+
+def test_openmp_is_told_to_sleep_soon() -> None:
+    environment: dict[str, str] = {}
+    host.calm_openmp(environment)
+    assert environment == {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_a_policy_that_somebody_chose_is_left_alone(name: str) -> None:
+    environment = {name: "chosen"}
+    host.calm_openmp(environment)
+    assert environment == {name: "chosen"}
+
+
+GLIBC = sys.platform == "linux"
+
+
+@pytest.mark.skipif(not GLIBC, reason="the settings are those of glibc")
+def test_a_large_buffer_that_is_freed_is_reused_without_new_pages() -> None:
+    source = """
+import ctypes, resource, threading
+from service.plan import host
+assert host.keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+faults = []
+def allocate():
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        address = libc.malloc(200 << 20)
+        ctypes.memset(address, 1, 200 << 20)
+        libc.free(address)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+thread = threading.Thread(target=allocate)
+thread.start()
+thread.join()
+assert faults[0] > 20 * max(faults[1:]), faults
+host.give_back_freed_memory()
+resident = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+assert resident < 100 << 20, resident
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_where_there_is_no_glibc_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_libc", lambda: None)
+    assert not host.keep_freed_memory()
+    host.give_back_freed_memory()
