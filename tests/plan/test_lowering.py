@@ -112,7 +112,10 @@ def test_the_record_names_modules_epilogues_shapes_and_backends() -> None:
         ("vgg11_bn", {"max_pool2d", "flatten", "adaptive_avg_pool2d"}),
     ],
 )
-def test_only_what_onednn_has_no_epilogue_for_is_left_to_aten(name: str, left: set[str]) -> None:
+def test_only_what_onednn_has_no_epilogue_for_is_left_to_aten(
+    name: str, left: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.plan.onednn.is_small", lambda call, rows: False)
     plan, holds = folded_plan(name, 64, torch.float32)
     assert {step.op for step in plan.steps if step.backend == "aten"} == left
     assert holds

@@ -51,6 +51,12 @@ LINEAR: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _no_layer_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layers here are so small that they would stay ATen calls."""
+    monkeypatch.setattr(onednn, "is_small", lambda call, rows: False)
+
+
 def backend(precision: torch.dtype) -> str:
     return "onednn" if onednn.is_supported(precision) else "aten"
 

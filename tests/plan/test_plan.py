@@ -139,6 +139,7 @@ def test_warming_up_runs_every_bucket_with_the_row(dtype: torch.dtype) -> None:
     computed, seen = plan(max_batch=5), list[tuple[int, torch.dtype]]()
     run = computed._run
     computed._run = lambda x: seen.append((len(x), x.dtype)) or run(x)  # type: ignore[func-returns-value]
+    computed._run_one = computed._run
     computed.warm_up(torch.ones(3, 6, 6, dtype=dtype))
     assert seen == [(rows, torch.float32) for rows in (5, 4, 2, 1)]
 
