@@ -17,6 +17,7 @@ from rich.table import Table
 
 from service import __version__, settings
 from service.errors import FoldserveError, UnknownVersion
+from service.plan import host
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def _serve(chosen: Settings, _: dict[str, Any]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     err.print(f"foldserve {__version__}: loading models from {chosen.model_store}", soft_wrap=True)
+    host.calm_openmp(os.environ)
+    host.keep_freed_memory()
     from service import app
 
     return app.serve(chosen, lambda client, address: _greet(chosen, client, address))

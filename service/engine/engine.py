@@ -17,7 +17,7 @@ from service.engine import card
 from service.engine.loading import load
 from service.engine.protocol import Message, ModelLoaded, Ready, Stopped
 from service.errors import EngineFailed, InvalidConfiguration
-from service.plan import device
+from service.plan import device, host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,10 +78,10 @@ class Engine:
 
     def _load_models(self) -> None:
         chosen = device.choose(self._settings.device)
-        if self._settings.threads:
-            torch.set_num_threads(self._settings.threads)
+        torch.set_num_threads(self._settings.threads or host.owned_cores())
         for stored in self._chosen_models():
             self._load(stored, chosen)
+        host.give_back_freed_memory()
 
     def _chosen_models(self) -> list[StoredModel]:
         names = self._settings.model_names or self._store.names()
