@@ -78,6 +78,6 @@ $(SERVES): pyproject.toml constraints.txt $(VENV)/.wanted-torch-index
 	@scripts/install $(VENV)
 	@touch $@
 
-$(TESTS): pyproject.toml constraints.txt $(VENV)/.wanted-torch-index
+$(TESTS): pyproject.toml constraints.txt tests/architectures/requirements.txt $(VENV)/.wanted-torch-index
 	@scripts/install $(VENV) test
 	@touch $(SERVES) $@

@@ -175,13 +175,14 @@ def foldserve(task: Task) -> Run:
 
     from service.graph.capture import capture
     from service.graph.fold import fold_graph
+    from service.graph.parity import Reference
     from service.plan import device
     from service.plan.plan import PRECISIONS, Preprocessing, lower
 
     rows = task.rows()
-    captured = capture(task.network(), torch.zeros(2, *rows.shape[1:]))
+    reference = Reference.of(capture(task.network(), torch.zeros(2, *rows.shape[1:])))
     plan = lower(
-        fold_graph(captured).module,
+        fold_graph(reference, task.dtype).module,
         Preprocessing([0.0] * rows.shape[1], [1.0] * rows.shape[1]),
         precision=PRECISIONS[task.precision],
         device=device.choose(task.device),

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ err = Console(stderr=True, highlight=False)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the answer is the process's exit status."""
+    host.calm_openmp(os.environ)  # read when torch is imported
     arguments = vars(_parser().parse_args(argv))
     command: Callable[[Settings, dict[str, Any]], int] = arguments.pop("command")
     flags = {
@@ -79,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = add(name, command, summary, _MODEL_SETTINGS)
         sub.add_argument("model", help="a model of the store, NAME or NAME/VERSION")
         sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument("--plan", action="store_true", help="show the calls that the folded network became, too")
     sub.add_argument(
         "--random-stats",
         type=int,
@@ -124,7 +127,6 @@ def _serve(chosen: Settings, _: dict[str, Any]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     err.print(f"foldserve {__version__}: loading models from {chosen.model_store}", soft_wrap=True)
-    host.calm_openmp(os.environ)
     host.keep_freed_memory()
     from service import app
 
@@ -215,11 +217,17 @@ def _layers(chosen: Settings, arguments: dict[str, Any]) -> int:
 
 def _fold(chosen: Settings, arguments: dict[str, Any]) -> int:
     model, seed = arguments["model"], arguments["random_stats"]
-    report = _loaded(chosen, model).fold if seed is None else _dry_run(model, seed, arguments["input"])
+    if seed is None:
+        facts = _loaded(chosen, model)
+        report, plan = facts.fold, facts.plan
+    else:
+        report, plan = _dry_run(chosen, model, seed, arguments["input"])
     parity = report["parity"]
     if arguments["json"]:
-        _print_json({"model": model, **report})
+        _print_json({"model": model, **report, **({"plan": plan} if arguments["plan"] else {})})
         return 0
+    if arguments["plan"]:
+        _print_plan(plan)
     table = Table("norm", "outcome", "partner", "reason", box=None)
     for layer in report["layers"]:
         colour = "yellow" if layer["outcome"] == "kept" else "green"
@@ -236,20 +244,43 @@ def _fold(chosen: Settings, arguments: dict[str, Any]) -> int:
     return 0
 
 
-def _dry_run(architecture: str, seed: int, shape: str | None) -> dict[str, Any]:
-    """The fold report of an architecture with random statistics; no store is needed."""
+def _print_plan(plan: list[dict[str, Any]]) -> None:
+    table = Table("call", "op", "epilogue", "row", "backend", box=None)
+    for step in plan:
+        shape = "x".join(map(str, step["shape"]))
+        table.add_row(step["name"], step["op"], step["epilogue"], shape, step["backend"])
+    out.print(table)
+    out.print()
+
+
+def _dry_run(
+    chosen: Settings, architecture: str, seed: int, shape: str | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The fold report and the plan of an architecture with random statistics; no store is needed."""
     import torch
 
     from service.graph import fold
     from service.network import catalog
     from service.network.random_stats import randomise
+    from service.plan import device
+    from service.plan.plan import PRECISIONS, Preprocessing, lower
 
     torch.manual_seed(seed)
+    device.set_threads(chosen.threads)
     with err.status(f"folding {architecture}"):
         network = catalog.build(architecture, {})
         randomise(network, seed)
         row = catalog.input_shape(network) if shape is None else [int(size) for size in shape.split(",")]
-        return fold(network, torch.zeros(2, *row)).report.as_dict()
+        folded = fold(network, torch.zeros(2, *row))
+        precision = "float32" if chosen.precision == "manifest" else chosen.precision
+        plan = lower(
+            folded.module,
+            Preprocessing([0.0] * row[0], [1.0] * row[0]),
+            precision=PRECISIONS[precision],
+            device=device.choose(chosen.device),
+            max_batch=1,
+        )
+    return folded.report.as_dict(), [asdict(step) for step in plan.steps]
 
 
 def _loaded(chosen: Settings, model: str) -> ModelFacts:
@@ -262,13 +293,10 @@ def _loaded(chosen: Settings, model: str) -> ModelFacts:
             f"model {name!r} has no version {version!r}; it has {', '.join(map(str, served))}"
         )
     stored = store.open(name, int(version) if slash else None)
-    import torch
-
     from service.engine.loading import load
     from service.plan import device
 
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
+    device.set_threads(chosen.threads)
     precision = None if chosen.precision == "manifest" else chosen.precision
     with err.status(f"folding {stored}"):
         return load(stored, device.choose(chosen.device), precision=precision).card.facts

@@ -226,6 +226,46 @@ def test_fold_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"max_relative_error", "unfolded_relative_error", "top1_agreement"} <= set(report["parity"])
 
 
+@pytest.mark.parametrize(("own", "spins"), [({}, "10000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")])
+def test_threads_that_wait_sleep_soon_unless_the_environment_says_otherwise(
+    own: dict[str, str], spins: str
+) -> None:
+    code = "import os; from service import cli; cli.main(['models']); print(os.environ.get('GOMP_SPINCOUNT'))"
+    waiting = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+    environment = {name: value for name, value in os.environ.items() if name not in waiting}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | own,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == spins
+
+
+@pytest.mark.usefixtures("threads_as_before")
+def test_fold_shows_the_plan_where_it_is_asked_to(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "fold", "digits", "--plan", *QUICKLY)
+    assert status == 0
+    first = next(line for line in out.splitlines() if line.strip().startswith("conv1"))
+    assert first.split()[:2] == ["conv1", "conv2d"]
+    assert "32x8x8" in first
+    assert "5 of 5 norms folded" in out
+
+
+@pytest.mark.usefixtures("threads_as_before")
+@pytest.mark.parametrize("given", [QUICKLY, ["--random-stats", "0"]], ids=["stored", "dry run"])
+def test_the_plan_is_in_the_json_where_it_is_asked_for(
+    capsys: pytest.CaptureFixture[str], given: list[str]
+) -> None:
+    _, out, _ = run(capsys, "fold", "digits", "--plan", "--json", *given)
+    plan = strict_json(out)["plan"]
+    assert [step["name"] for step in plan if step["op"] == "conv2d"] == ["conv1", "conv2", "conv3", "conv4"]
+    assert {tuple(step) for step in plan} == {("name", "op", "epilogue", "shape", "backend")}
+    assert plan[-1]["shape"] == [10]
+
+
 @pytest.mark.parametrize("command", ["layers", "fold"])
 @pytest.mark.parametrize("model", ["other", "digits/2", "digits/0", "../digits", ""])
 def test_a_model_that_is_not_in_the_store_is_an_error(

@@ -50,6 +50,8 @@ class ModelFacts(BaseModel):
     """One per norm, in the order in which the network computes them."""
     fold: dict[str, Any]
     """The fold report with its parity, as `FoldReport.as_dict` gives it."""
+    plan: list[dict[str, Any]] = Field(default_factory=list)
+    """The calls of the plan in order, each with its name, op, epilogue, shape of a row and backend."""
     seconds: dict[str, float]
     """How long each step of loading took."""
 

@@ -78,7 +78,7 @@ class Engine:
 
     def _load_models(self) -> None:
         chosen = device.choose(self._settings.device)
-        torch.set_num_threads(self._settings.threads or host.owned_cores())
+        device.set_threads(self._settings.threads)
         for stored in self._chosen_models():
             self._load(stored, chosen)
         host.give_back_freed_memory()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,7 @@ from service.engine.card import ModelCard, ModelFacts
 from service.errors import InvalidManifest
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import probe, prove
+from service.graph.parity import Reference, prove
 from service.inspection.layer_stats import DERIVED, STORED, LayerStats, summary, with_derived
 from service.network import catalog
 from service.network.adopt import norms
@@ -73,8 +73,10 @@ def load(
         weights.assign(network, tensors)
     with step("capture"):
         captured = capture(network, torch.zeros(2, *manifest.input.shape))
+    with step("reference"):
+        reference = Reference.of(captured)
     with step("fold"):
-        folded = fold_graph(captured)
+        folded = fold_graph(reference, dtype)
     with step("lower"):
         plan = lower(
             folded.module,
@@ -84,11 +86,10 @@ def load(
             max_batch=max_batch or manifest.serving.max_batch,
         )
     with step("parity"):
-        parity = prove(captured, plan, dtype, probe(captured)).required()
+        parity = prove(reference, plan, dtype, plan.buckets()).required()
     with step("warm-up"):
         row = torch.zeros(*manifest.input.shape, dtype=torch.uint8)
-        plan.warm_up(row)
-        plan.warm_up(row.float())
+        plan.warm_up(row)  # network inputs are warm by now
         output_shape = list(plan(row.unsqueeze(0)).shape[1:])
     _check_output(stored, output_shape, labels)
     report = folded.report.with_proof(parity, step.seconds)
@@ -105,6 +106,7 @@ def load(
         torch_version=torch.__version__,
         layers=_layers(norms(network), vectors, report),
         fold=report.as_dict(),
+        plan=[asdict(step) for step in plan.steps],
         seconds=step.seconds,
     )
     return Loaded(plan, ModelCard(facts, vectors))

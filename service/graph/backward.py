@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
-from service.graph import movement, pointwise
+from service.graph import movement, pointwise, price
+from service.graph.branches import merge_identities
 from service.graph.chains import step_at, value_users
 from service.graph.linear import LinearCall
 from service.graph.pointwise import Clamp
 from service.graph.shapes import shape_of
+from service.graph.sums import is_sum, legs
 from service.graph.surgery import Changes, NotFoldable, Surgery, described, sole_reader
 
 if TYPE_CHECKING:
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
-def into_producers(surgery: Surgery, chain: AffineChain) -> tuple[str, ...]:
-    """Let the layers before the chain compute it too; the answer is their names."""
-    attempt = _Absorption(surgery)
-    value = surgery.current(chain.input)
+def into_producers(surgery: Surgery, chain: AffineChain, limit: int) -> tuple[str, ...]:
+    """Let the layers before the chain compute it too, at a price up to `limit`; the answer is their names."""
+    merge_identities(surgery, surgery.current(chain.input))
+    attempt, value = _Absorption(surgery, Changes(limit)), surgery.current(chain.input)
     attempt.absorb(value, chain.affine, chain.reader)
     attempt.changes.make()
     surgery.replace(chain.output, surgery.current(value))
@@ -35,14 +37,16 @@ def into_producers(surgery: Surgery, chain: AffineChain) -> tuple[str, ...]:
 class _Absorption:
     """One attempt to have a value computed as `affine(value)`; nothing changes before it has succeeded."""
 
-    def __init__(self, surgery: Surgery) -> None:
+    def __init__(self, surgery: Surgery, changes: Changes) -> None:
         self._surgery = surgery
-        self.changes = Changes()
+        self.changes = changes
 
     def absorb(self, value: fx.Node, affine: Affine, reader: fx.Node) -> None:
         """Plan that `reader` finds `affine(value)` in `value`; raises `NotFoldable`."""
         self.changes.enter(value)
-        if LinearCall.is_one(value):
+        if value in self._surgery.constants:
+            self._absorb_in_constant(value, affine, reader)
+        elif LinearCall.is_one(value):
             sole_reader(value, reader)
             self._absorb_in_linear(value, affine)
         elif movement.is_movement(value):
@@ -54,6 +58,14 @@ class _Absorption:
             sole_reader(value, reader)
             self._absorb_in_arithmetic(value, affine)
 
+    def _absorb_in_constant(self, value: fx.Node, affine: Affine, reader: fx.Node) -> None:
+        """The reader gets a constant of its own."""
+        mapped = affine.scale * self._surgery.constants.value(value) + affine.shift
+        if list(mapped.shape) != shape_of(value):
+            raise NotFoldable(f"{described(value)} is a constant that would have to grow")
+        self._surgery.require_fit(f"the constant {described(value)}", mapped)
+        self.changes.plan(lambda: self._surgery.give_constant(value, mapped, reader))
+
     def _absorb_in_linear(self, value: fx.Node, affine: Affine) -> None:
         linear = LinearCall.at(value, self._surgery.constants)
         if linear is None:
@@ -61,7 +73,7 @@ class _Absorption:
         vectors = affine.vectors(linear.axis, linear.out_channels)
         if vectors is None:
             raise NotFoldable(f"it does not act on the output channels of {linear.name}")
-        weights = linear.followed_by(*vectors)
+        weights = self._surgery.fitting(linear, *linear.followed_by(*vectors))
         self.changes.plan(lambda: self._surgery.give_weights(linear, *weights), linear.name)
 
     def _absorb_through_movement(self, value: fx.Node, affine: Affine) -> None:
@@ -77,18 +89,18 @@ class _Absorption:
             if not bool((part.scale != 1).any()) and not part.has_shift:
                 continue
             self._refuse_other_readers(source, part, value, call)  # type: ignore[arg-type]
-            self.absorb_shared(source, part)
+            self._absorb_unread_by_others(source, part)
 
-    def absorb_shared(self, value: fx.Node, affine: Affine) -> None:
+    def _absorb_unread_by_others(self, value: fx.Node, affine: Affine) -> None:
         """Absorb into a value whose other readers do not read what changes."""
         readers = value_users(value)
-        self.absorb(value, affine, readers[0]) if len(readers) == 1 else self._absorb_despite(value, affine)
-
-    def _absorb_despite(self, value: fx.Node, affine: Affine) -> None:
-        if not LinearCall.is_one(value):
+        if len(readers) == 1:
+            self.absorb(value, affine, readers[0])
+        elif LinearCall.is_one(value):
+            self.changes.enter(value)
+            self._absorb_in_linear(value, affine)
+        else:
             raise NotFoldable(f"the output of {described(value)} has more than one reader")
-        self.changes.enter(value)
-        self._absorb_in_linear(value, affine)
 
     def _refuse_other_readers(self, source: fx.Node, affine: Affine, value: fx.Node, call: fx.Node) -> None:
         """Nobody else may read an element that changes."""
@@ -111,7 +123,7 @@ class _Absorption:
             self._absorb_through_clamp(value, clamp, affine)
         elif pointwise.is_pool(value):
             self._absorb_through_pool(value, affine)
-        elif value.target is aten.add.Tensor and _same_shape(value) and not value.kwargs:
+        elif is_sum(value):
             self._absorb_in_sum(value, affine)
         elif value.target is aten.mul.Tensor and not affine.has_shift:
             self._absorb_in_product(value, affine)
@@ -129,8 +141,10 @@ class _Absorption:
             raise NotFoldable(f"{described(value)} has its channels among the rows")
         source = _source(value)
         self.absorb(source, affine, value)
-        if not clamp.after(affine).equals(clamp):
-            after = clamp.after(affine)
+        after = clamp.after(affine)
+        if not after.equals(clamp):
+            self._surgery.require_fit(f"the bounds of {described(value)}", *after.finite())
+            self.changes.pay(price.of_clamp(value), f"{described(value)} would become a pass of its own")
             self.changes.plan(lambda: self._reclamp(value, after))
 
     def _reclamp(self, value: fx.Node, clamp: Clamp) -> None:
@@ -146,27 +160,18 @@ class _Absorption:
 
     def _absorb_in_sum(self, value: fx.Node, affine: Affine) -> None:
         """Every leg takes the scale, one takes the shift."""
-        first, second = _legs(value)
+        first, second = legs(value)
         self.absorb(first, affine, value)
         self.absorb(second, affine.without_shift(), value)
 
     def _absorb_in_product(self, value: fx.Node, affine: Affine) -> None:
         if value.args[0] is value.args[1]:
             raise NotFoldable(f"{described(value)} is a square, which would square the scale")
-        for leg in _legs(value):
-            if shape_of(leg) == shape_of(value):
+        for leg in value.args[:2]:
+            if isinstance(leg, fx.Node) and shape_of(leg) == shape_of(value):
                 self.absorb(leg, affine, value)
                 return
         raise NotFoldable(f"no factor of {described(value)} can take it")
-
-
-def _same_shape(node: fx.Node) -> bool:
-    legs = node.args[:2]
-    return all(isinstance(leg, fx.Node) and shape_of(leg) == shape_of(node) for leg in legs)
-
-
-def _legs(node: fx.Node) -> list[fx.Node]:
-    return [leg for leg in node.args[:2] if isinstance(leg, fx.Node)]
 
 
 def _source(node: fx.Node) -> fx.Node:

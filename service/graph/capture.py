@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import warnings
 from contextlib import contextmanager
@@ -31,6 +32,15 @@ _IDENTITY_IN_EVALUATION = {
     aten.alias.default,
     aten.lift_fresh_copy.default,
 }
+# A view may not exist for other strides; a reshape then copies.
+_LAYOUT_FREE: dict[Any, Any] = {
+    aten.view.default: aten.reshape.default,
+    aten._unsafe_view.default: aten.reshape.default,
+    aten.view_as.default: aten.reshape_as.default,
+}
+_AUTOCAST = torch.ops.higher_order.wrap_with_autocast
+# Calls of a graph of its own, and where among their arguments that stands.
+_REGIONS: dict[Any, int] = {_AUTOCAST: 4, torch.ops.higher_order.wrap_with_set_grad_enabled: 1}
 # Their results may share memory with an argument, although their schemas do not say so.
 _UNDECLARED_VIEWS = {operator.getitem, aten.einsum.default}
 # They check what export assumed; `_assert_tensor_metadata` would even refuse the float64 reference.
@@ -65,6 +75,7 @@ def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
     """
     rows = example if len(example) > 1 else example.repeat(2, *[1] * (example.dim() - 1))
     program, first_names = _export(module, rows), _first_names(module)
+    _inline_regions(program.graph_module)
     # Before anything else: decompositions take a dropout for a copy, which in evaluation it is not.
     _drop_identities(program.graph, keep_answer=True)
     try:
@@ -76,6 +87,7 @@ def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
         if _mutates(node):
             raise ModelRefused(f"the network changes a stored tensor at inference ({node.target})")
     _drop_identities(graph_module.graph)
+    _forget_strides(graph_module.graph)
     _say_dtypes(graph_module.graph)
     _name_by_first_names(graph_module.graph, module)
     graph_module.graph.eliminate_dead_code()
@@ -121,10 +133,16 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's own warnings, which are about nothing that a user could change."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without torch's own warnings and tracebacks, which are about nothing that a user could change."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:
@@ -154,9 +172,14 @@ def _unlifted(program: ExportedProgram, first_names: dict[str, str]) -> fx.Graph
             copies[node] = graph.get_attr(names[node.name])
             copies[node].meta = dict(node.meta)
         elif node.op == "get_attr":
-            raise ModelRefused("the network switches autocast or gradients, or branches, while it computes")
+            raise ModelRefused("the network switches autocast on, or branches, while it computes")
         elif node.op == "output":
-            graph.output(copies[_answer(program, node)])
+            answer = copies.get(_answer(program, node))
+            if answer is None or not _is_an_answer(answer.meta.get("val")):
+                raise ModelRefused(
+                    "the network does not answer with one tensor of numbers, a part for each row"
+                )
+            graph.output(answer)
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     used = {str(node.target) for node in source_nodes(graph)}
@@ -174,6 +197,31 @@ def _answer(program: ExportedProgram, output: fx.Node) -> fx.Node:
     return answer
 
 
+def _inline_regions(module: fx.GraphModule) -> None:
+    """Write out regions without gradients and those without autocast: at inference they change nothing."""
+    for node in list(module.graph.nodes):
+        position = _REGIONS.get(node.target)
+        if position is None or (node.target is _AUTOCAST and node.args[2]):
+            continue
+        region, *operands = node.args[position:]
+        inner: Any = module.get_submodule(str(region.target))
+        _inline_regions(inner)
+        values = dict(zip((n for n in inner.graph.nodes if n.op == "placeholder"), operands, strict=True))
+        with module.graph.inserting_before(node):
+            results: Any = module.graph.graph_copy(inner.graph, values)
+        for part in list(node.users):
+            part.replace_all_uses_with(results[part.args[1]])
+            module.graph.erase_node(part)
+        for gone in (node, region):
+            module.graph.erase_node(gone)
+
+
+def _is_an_answer(value: object) -> bool:
+    if not isinstance(value, Tensor) or value.dtype in (torch.bool, torch.complex64):
+        return False
+    return value.dim() > 0 and 0 not in value.shape and not isinstance(value.shape[0], int)
+
+
 class _NotFunctional(Exception):
     """An in-place operation whose effect on aliases is not obvious; decompositions handle it."""
 
@@ -189,7 +237,8 @@ def _make_functional(graph: fx.Graph) -> None:
         if functional is None or not isinstance(mutated, fx.Node) or mutated.op == "get_attr":
             raise _NotFunctional
         later = [user for user in mutated.users if order[user] > order[node]]
-        aliases = _aliases(mutated) - {mutated, node}
+        # What is made of the changed value afterwards reads `node`, and so the change.
+        aliases = {alias for alias in _aliases(mutated) - {mutated} if order[alias] < order[node]}
         if any(alias.target is aten.einsum.default for alias in (mutated, *aliases)):
             raise ModelRefused("the network changes in place what may be a view made by einsum")
         if any(alias.op == "get_attr" for alias in aliases):
@@ -248,6 +297,18 @@ def _drop_identities(graph: fx.Graph, *, keep_answer: bool = False) -> None:
                 continue
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+
+
+def _forget_strides(graph: fx.Graph) -> None:
+    """Respell what depends on how a value lies in memory: a plan may lay it otherwise than the export did."""
+    for node in graph.nodes:
+        node.target = _LAYOUT_FREE.get(node.target, node.target)
+        if node.target is aten.as_strided.default:
+            raise ModelRefused("the network reads memory by strides (as_strided)")
+        if node.target is aten.view_as_complex.default:
+            with graph.inserting_before(node):
+                compact = graph.call_function(aten.contiguous.default, node.args)
+            compact.meta, node.args = dict(node.args[0].meta), (compact,)
 
 
 def _name_by_first_names(graph: fx.Graph, module: nn.Module) -> None:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from service.errors import ModelRefused
+from service.graph import price
 from service.graph.backward import into_producers
-from service.graph.branches import into_sibling
-from service.graph.capture import CapturedGraph, capture, module_name
-from service.graph.chains import AffineChain, NormCall, batch_statistics_norms, chains
+from service.graph.branches import into_sibling, merge_siblings
+from service.graph.capture import CapturedGraph, capture
+from service.graph.chains import AffineChain, NormCall, chains
 from service.graph.forward import into_consumers
-from service.graph.parity import probe, prove
+from service.graph.parity import Reference, miscomputes, prove
 from service.graph.precision import astype
 from service.graph.report import FoldReport, NormOutcome, Outcome
 from service.graph.surgery import NotFoldable, Surgery
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, fx, nn
 
-    Rule = Callable[[Surgery, AffineChain], tuple[str, ...]]
+    Rule = Callable[[Surgery, AffineChain, int], tuple[str, ...]]
 
-# The rules in the order in which they are tried, each on all norms before the next.
+# The rules in the order in which they are tried, each on all norms before the next; first where they cost
+# nothing, then where they cost no more than the norm does.
 RULES: list[tuple[Outcome, Rule, str]] = [
     ("into_producer", into_producers, "scaled the weights of {}, its input"),
     ("merged_branch", into_sibling, "added to the kernel of {}, which it is summed with"),
@@ -66,57 +68,107 @@ def fold(module: nn.Module, example: Tensor) -> FoldedNetwork:
     times = [time.perf_counter()]
     captured = capture(module, example)
     times.append(time.perf_counter())
-    folded = fold_graph(captured)
+    reference = Reference.of(captured)
+    times.append(time.perf_counter())
+    folded = fold_graph(reference)
     rounded = astype(folded.module, torch.float32)
     times.append(time.perf_counter())
-    parity = prove(captured, rounded, torch.float32, probe(captured)).required()
+    parity = prove(reference, rounded, torch.float32).required()
     times.append(time.perf_counter())
-    steps = ("capture", "fold", "parity")
+    steps = ("capture", "reference", "fold", "parity")
     seconds = {step: end - start for step, start, end in zip(steps, times, times[1:], strict=False)}
     return FoldedNetwork(rounded, folded.report.with_proof(parity, seconds))
 
 
-def fold_graph(captured: CapturedGraph) -> FoldedGraph:
-    """Fold every norm of a captured graph; the captured graph is not changed."""
+def fold_graph(reference: Reference, precision: torch.dtype = torch.float32) -> FoldedGraph:
+    """Fold every norm of a captured graph for serving in `precision`; the captured graph is not changed.
+
+    What is folded is checked in float64 against the reference, and a fold that fails is undone and
+    said to be.
+    """
+    undone: dict[int, str] = {}
+    while True:
+        folded = _folded(reference.captured, precision, undone)
+        mistake = miscomputes(reference, folded.module)
+        if mistake is None:
+            return folded
+        undone[_culprit(reference, precision, undone)] = f"the fold was undone: {mistake}"
+
+
+def _culprit(reference: Reference, precision: torch.dtype, undone: dict[int, str]) -> int:
+    """The step without which, and without all later ones, the graph is right: by bisection."""
+    right, wrong = 0, _steps(reference.captured)
+    while wrong - right > 1:
+        middle = (right + wrong) // 2
+        later = dict.fromkeys(range(middle, _steps(reference.captured)), "not tried")
+        folded = _folded(reference.captured, precision, {**undone, **later})
+        right, wrong = (middle, wrong) if miscomputes(reference, folded.module) is None else (right, middle)
+    if right in undone:
+        raise ModelRefused("the graph is wrong with every fold undone")
+    return right
+
+
+def _steps(captured: CapturedGraph) -> int:
+    """The chains of the graph, and the merging of parallel convolutions behind them."""
     surgery = Surgery(captured)
-    _refuse_batch_statistics(surgery)
+    return len(chains(surgery.graph, surgery.constants)) + 1
+
+
+def _folded(captured: CapturedGraph, precision: torch.dtype, undone: dict[int, str]) -> FoldedGraph:
+    """The fold in all its steps but the undone ones."""
+    surgery = Surgery(captured, precision)
     found = chains(surgery.graph, surgery.constants)
-    settled = _settled(surgery, found)
+    kept = {chain.output: undone[number] for number, chain in enumerate(found) if number in undone}
+    settled = _settled(surgery, found, kept)
+    if len(found) not in undone:
+        merge_siblings(surgery)
     outcomes = [outcome for chain in found for outcome in _outcomes(chain, settled[chain.output])]
     return FoldedGraph(surgery.finished(), FoldReport(tuple(_one_each(outcomes))))
 
 
-def _refuse_batch_statistics(surgery: Surgery) -> None:
-    dependent = [
-        module_name(node) or node.name for node in batch_statistics_norms(surgery.graph, surgery.constants)
-    ]
-    if dependent:
-        raise ModelRefused(
-            f"norms use batch statistics at inference ({', '.join(dependent)}): "
-            "one caller's answer would depend on another's input"
-        )
-
-
-def _settled(surgery: Surgery, found: list[AffineChain]) -> dict[fx.Node, NormOutcome]:
+def _settled(
+    surgery: Surgery, found: list[AffineChain], undone: dict[fx.Node, str]
+) -> dict[fx.Node, NormOutcome]:
     """Fold the chains, or keep them; what became of each, by its output."""
     settled: dict[fx.Node, NormOutcome] = {}
-    reasons: dict[fx.Node, list[str]] = {chain.output: [] for chain in found}
-    for outcome, rule, words in RULES:
-        for chain in found:
-            if chain.output in settled:
-                continue
-            try:
-                partner = ", ".join(rule(surgery, chain))
-                settled[chain.output] = NormOutcome("", outcome, partner, words.format(partner))
-            except NotFoldable as why:
-                reasons[chain.output].append(str(why))
+    pending = [chain for chain in found if chain.output not in undone]
+    reasons: dict[fx.Node, list[str]] = {}
+    while pending:
+        reasons = _one_round(surgery, pending, lambda _: 0, settled)
+        if not any(chain.output in settled for chain in pending):
+            reasons = _one_round(surgery, pending, price.of_norm, settled)
+        if not any(chain.output in settled for chain in pending):
+            break
+        pending = [chain for chain in pending if chain.output not in settled]
     for chain in found:
         if chain.output not in settled:
-            settled[chain.output] = NormOutcome("", "kept", None, "; ".join(reasons[chain.output]))
+            why = undone.get(chain.output) or "; ".join(reasons[chain.output])
+            settled[chain.output] = NormOutcome("", "kept", None, why)
             if chain.norms:
                 value = surgery.current(chain.input)
                 surgery.replace(chain.output, surgery.write_affine(value, chain.affine, chain.output))
     return settled
+
+
+def _one_round(
+    surgery: Surgery,
+    pending: list[AffineChain],
+    limit: Callable[[AffineChain], int],
+    settled: dict[fx.Node, NormOutcome],
+) -> dict[fx.Node, list[str]]:
+    """Try every rule on every chain; the reasons why those that are left could not go."""
+    reasons: dict[fx.Node, list[str]] = {chain.output: [] for chain in pending}
+    for outcome, rule, words in RULES:
+        # A norm in the way of an earlier one is out of it when the later one goes first.
+        for chain in reversed(pending) if outcome == "into_consumer" else pending:
+            if chain.output in settled:
+                continue
+            try:
+                partner = ", ".join(rule(surgery, chain, limit(chain)))
+                settled[chain.output] = NormOutcome("", outcome, partner, words.format(partner))
+            except NotFoldable as why:
+                reasons[chain.output].append(str(why))
+    return reasons
 
 
 def _outcomes(chain: AffineChain, first: NormOutcome) -> Iterator[tuple[NormCall, NormOutcome]]:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from service.graph import movement, pointwise
+from service.graph import movement, pointwise, price
 from service.graph.chains import value_users
 from service.graph.linear import LinearCall
 from service.graph.pointwise import Clamp
 from service.graph.surgery import Changes, NotFoldable, Surgery, described
 
 if TYPE_CHECKING:
-    from torch import fx
+    from torch import Tensor, fx
 
     from service.graph.affine import Affine
     from service.graph.chains import AffineChain
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
-def into_consumers(surgery: Surgery, chain: AffineChain) -> tuple[str, ...]:
-    """Let all layers behind the chain compute it; the answer is their names."""
-    attempt = _Emission(surgery)
+def into_consumers(surgery: Surgery, chain: AffineChain, limit: int) -> tuple[str, ...]:
+    """Let all layers behind the chain compute it, at a price up to `limit`; the answer is their names."""
+    attempt = _Emission(surgery, Changes(limit))
     attempt.emit(chain.output, chain.affine)
     if not attempt.changes.partners:
         raise NotFoldable("nothing behind it has weights to scale")
@@ -35,9 +35,9 @@ def into_consumers(surgery: Surgery, chain: AffineChain) -> tuple[str, ...]:
 class _Emission:
     """One attempt to have all readers of a value read it before a map, and apply the map themselves."""
 
-    def __init__(self, surgery: Surgery) -> None:
+    def __init__(self, surgery: Surgery, changes: Changes) -> None:
         self._surgery = surgery
-        self.changes = Changes()
+        self.changes = changes
 
     def emit(self, value: fx.Node, affine: Affine) -> None:
         """Plan that every reader of `value` computes `affine` itself; raises `NotFoldable`."""
@@ -68,10 +68,22 @@ class _Emission:
         vectors = affine.vectors(linear.axis, linear.in_channels)
         if vectors is None:
             raise NotFoldable(f"it does not act on the input channels of {linear.name}")
+        scale, shift = vectors
         if affine.has_shift and linear.pads:
-            raise NotFoldable(f"{linear.name} pads its input with zeros, which the shift would change")
-        weights = linear.preceded_by(*vectors)
+            self._plan_map(linear, shift)
+            shift = torch.zeros_like(shift)
+        weights = self._surgery.fitting(linear, *linear.preceded_by(scale, shift))
         self.changes.plan(lambda: self._surgery.give_weights(linear, *weights), linear.name)
+
+    def _plan_map(self, linear: LinearCall, shift: Tensor) -> None:
+        """Plan to add to the output what the shift makes of an input that is padded with zeros behind it."""
+        need = f"{linear.name} pads its input with zeros, and would need a map of its border"
+        self.changes.pay(price.of_map(linear.node), need)
+        border = linear.response(shift)
+        if border is None:
+            raise NotFoldable(f"{need}, whose size would change with the number of rows")
+        self._surgery.require_fit(f"the border of {linear.name}", border)
+        self.changes.plan(lambda: self._surgery.add_map(linear, border))
 
     def _emit_through_clamp(self, reader: fx.Node, clamp: Clamp, affine: Affine) -> None:
         if 0 in affine.axes:
@@ -79,6 +91,8 @@ class _Emission:
         earlier, later = clamp.before(affine)
         self.emit(reader, later)
         if not earlier.equals(clamp):
+            self._surgery.require_fit(f"the bounds of {described(reader)}", *earlier.finite())
+            self.changes.pay(price.of_clamp(reader), f"{described(reader)} would become a pass of its own")
             self.changes.plan(lambda: self._reclamp(reader, earlier))
 
     def _reclamp(self, reader: fx.Node, clamp: Clamp) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, fx
 
 from service.graph.capture import module_name
 from service.graph.constants import owner
+from service.graph.shapes import shape_of
 
 if TYPE_CHECKING:
     from service.graph.constants import Constants
@@ -49,14 +49,17 @@ class LinearCall:
     def is_one(node: fx.Node) -> bool:
         """Whether `node` is a convolution or a linear call at all."""
         if node.target is aten.linear.default:
-            return len(_operands(node)[1].meta["val"].shape) == 2  # with a vector it has no output channels
-        return node.target in _CONVOLUTIONS or node.target in _TRANSPOSED
+            return _rank(_operands(node)[1]) == 2  # with a vector it has no output channels
+        is_convolution = node.target in _CONVOLUTIONS or node.target in _TRANSPOSED
+        return is_convolution and _rank(node) == _rank(
+            _operands(node)[1]
+        )  # without a batch axis it is one less
 
     @staticmethod
     def at(node: fx.Node, constants: Constants) -> LinearCall | None:
-        """The linear call that `node` is, or None where its weights depend on the input."""
+        """The linear call that `node` is, or None where its weights depend on the input, or nothing does."""
         _, weight, bias = _operands(node)
-        if weight not in constants or (bias is not None and bias not in constants):
+        if node in constants or weight not in constants or (bias is not None and bias not in constants):
             return None
         return LinearCall(
             node,
@@ -65,6 +68,12 @@ class LinearCall:
             None if bias is None else constants.value(bias),
             axis=node.meta["val"].dim() - 1 if node.target is aten.linear.default else 1,
         )
+
+    @property
+    def input(self) -> fx.Node:
+        """The value that it reads."""
+        x: fx.Node = _operands(self.node)[0]
+        return x
 
     @property
     def out_channels(self) -> int:
@@ -85,7 +94,22 @@ class LinearCall:
         per_input = (weight.shape[0], 1, weight.shape[2], *[1] * (weight.dim() - 3))
         own = (weight * shift.reshape(per_input)).flatten(2).sum(2).reshape(-1)
         bias = own if self.bias is None else self.bias + own
-        return (weight * scale.reshape(per_input)).reshape(self.weight.shape), bias
+        scaled = weight * scale.reshape(per_input)
+        return (scaled.transpose(1, 2) if self.is_transposed else scaled).reshape(self.weight.shape), bias
+
+    def response(self, shift: Tensor) -> Tensor | None:
+        """What this call without its bias makes of an input that is `shift`, `[C_in]`, everywhere.
+
+        The answer is `[1, C_out, ...]`. Padded zeros stay zeros, so its border differs from its middle.
+        None where the number of rows changes more than the first axis.
+        """
+        if not all(isinstance(size, int) for size in self.input.meta["val"].shape[1:]):
+            return None
+        shape = [1, *shape_of(self.input)[1:]]
+        field = shift.reshape(1, -1, *[1] * (len(shape) - 2)).expand(shape).contiguous()
+        given = {key: value for key, value in self.node.kwargs.items() if key not in ("weight", "bias")}
+        answer: Tensor = self.node.target(field, self.weight, None, *self.node.args[3:], **given)  # type: ignore[operator]
+        return answer
 
     @property
     def in_channels(self) -> int:
@@ -95,7 +119,7 @@ class LinearCall:
     @property
     def groups(self) -> int:
         """How many groups the channels are in."""
-        if self.node.target is aten.linear.default:
+        if self._is_product:
             return 1
         return int(_argument(self.node, _TRANSPOSED.get(self.node.target, 6), "groups", 1))
 
@@ -107,35 +131,78 @@ class LinearCall:
     @property
     def pads(self) -> bool:
         """Whether zeros are added around the input, or its border is otherwise special."""
-        return self.is_transposed or self._padding() != [0] * len(self._kernel)
-
-    def center(self) -> tuple[int, ...] | None:
-        """Where a kernel that passes its input on has its one 1; None where no kernel here does that."""
         reach = [
-            d * (size // 2) for d, size in zip(self._numbers(5, "dilation", 1), self._kernel, strict=True)
+            d * (size - 1) for d, size in zip(self._numbers(5, "dilation", 1), self._kernel, strict=True)
         ]
-        fits = (
-            not self.is_transposed
-            and self.node.target is not aten.linear.default
-            and all(size % 2 == 1 for size in self._kernel)
-            and self._padding() == reach
-            and set(self._numbers(3, "stride", 1)) == {1}
-            and self.in_channels == self.out_channels
+        is_same = _argument(self.node, 4, "padding", 0) == "same" and any(reach)
+        return self.is_transposed or is_same or any(self._padding())
+
+    def plus(self, other: LinearCall, sign: int) -> tuple[Tensor, Tensor] | None:
+        """The weight and bias of the call that computes this one plus `sign` times another of the same input.
+
+        None where no kernel of this call's shape does that.
+        """
+        is_alike = (
+            self.node.target is other.node.target
+            and not self.is_transposed
+            and self.groups == other.groups
+            and self._numbers(3, "stride", 1) == other._numbers(3, "stride", 1)
         )
-        return tuple(size // 2 for size in self._kernel) if fits else None
+        if not is_alike:
+            return None
+        taps = self._taps(other._kernel, other._padding(), other._numbers(5, "dilation", 1))
+        if taps is None:
+            return None
+        weight = self.weight.clone()
+        place: Any = (..., *(torch.meshgrid(*taps, indexing="ij") if taps else ()))
+        weight[place] += sign * other.weight
+        nothing = torch.zeros(self.out_channels, dtype=torch.float64)
+        own, added = (nothing if bias is None else bias for bias in (self.bias, other.bias))
+        return weight, own + sign * added
+
+    def plus_affine(self, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The weight and bias of the call that computes this one plus `scale * x + shift`, `[C]`.
+
+        None where no kernel of this call's shape does that.
+        """
+        one = [1] * len(self._kernel)
+        taps = None if self._is_product else self._taps(one, [0] * len(one), one)
+        passes_on = not self.is_transposed and set(self._numbers(3, "stride", 1)) == {1}
+        if taps is None or not passes_on or self.in_channels != self.out_channels:
+            return None
+        weight = self.weight.clone()
+        channels = torch.arange(self.out_channels)
+        place: Any = (channels, channels % weight.shape[1], *[int(tap) for tap in taps])
+        weight[place] += scale
+        return weight, shift.clone() if self.bias is None else self.bias + shift
+
+    def _taps(self, kernel: list[int], padding: list[int], dilation: list[int]) -> list[Tensor] | None:
+        """Where along each axis of this kernel the taps of another lie; None where they are not all in it."""
+        found = []
+        for axis, own_step in enumerate(self._numbers(5, "dilation", 1)):
+            taps = torch.arange(kernel[axis]) * dilation[axis] + self._padding()[axis] - padding[axis]
+            is_inside = (taps % own_step == 0) & (taps >= 0) & (taps < own_step * self._kernel[axis])
+            if not bool(is_inside.all()):
+                return None
+            found.append(taps // own_step)
+        return found
+
+    @property
+    def _is_product(self) -> bool:
+        return self.node.target is aten.linear.default
 
     @property
     def _kernel(self) -> list[int]:
         return list(self.weight.shape[2:])
 
     def _padding(self) -> list[int]:
-        """Zeros on each side, per spatial axis; torch's `same` may add one more on one side."""
+        """Zeros before the first value, per spatial axis; torch's `same` may add one more behind the last."""
         padding = _argument(self.node, 4, "padding", 0)
         if padding == "valid":
             return [0] * len(self._kernel)
         if padding == "same":
             dilation = self._numbers(5, "dilation", 1)
-            return [math.ceil(d * (size - 1) / 2) for d, size in zip(dilation, self._kernel, strict=True)]
+            return [d * (size - 1) // 2 for d, size in zip(dilation, self._kernel, strict=True)]
         return self._numbers(4, "padding", 0)
 
     def _numbers(self, position: int, name: str, default: int) -> list[int]:
@@ -143,14 +210,6 @@ class LinearCall:
         value = _argument(self.node, position, name, default)
         listed = list(value) if isinstance(value, list | tuple) else [value]
         return listed * len(self._kernel) if len(listed) == 1 else listed
-
-    def plus_affine(self, scale: Tensor, shift: Tensor, center: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The weight and bias of the call that computes this one plus `scale * x + shift`."""
-        weight = self.weight.clone()
-        channels = torch.arange(self.out_channels)
-        place: tuple[Any, ...] = (channels, channels % weight.shape[1], *center)
-        weight[place] += scale
-        return weight, shift.clone() if self.bias is None else self.bias + shift
 
     def _grouped_weight(self) -> Tensor:
         if self.is_transposed:
@@ -175,6 +234,10 @@ def set_weights(node: fx.Node, weight: fx.Node, bias: fx.Node) -> None:
     x, _, _ = _operands(node)
     node.args = (x, weight, bias, *node.args[3:])
     node.kwargs = {key: value for key, value in node.kwargs.items() if key not in ("weight", "bias")}
+
+
+def _rank(node: fx.Node) -> int:
+    return int(node.meta["val"].dim())
 
 
 def _operands(node: fx.Node) -> tuple[Any, Any, Any]:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from service.errors import ModelRefused
+from service.graph.capture import module_name
+from service.graph.chains import batch_statistics_norms
+from service.graph.constants import Constants
 from service.graph.precision import astype
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from torch import fx
 
     from service.graph.capture import CapturedGraph
 
-_PROBE_ROWS = 4
+_PROBE_ROWS = 2
 _FLOORS = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _SCALE = 4.0
 _ROW_INDEPENDENCE = 1e-9
+_EXACT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -71,23 +77,74 @@ def probe(captured: CapturedGraph, rows: int = _PROBE_ROWS) -> Tensor:
     return torch.randn(rows, *captured.example.shape[1:], generator=generator)
 
 
-def prove(
-    captured: CapturedGraph, run: Callable[[Tensor], Tensor], precision: torch.dtype, rows: Tensor
-) -> Parity:
-    """Compare `run` with the unfolded graph in float64 on float32 `rows`.
+@dataclass(frozen=True)
+class Reference:
+    """What the unfolded network answers to the probe, in float64: computed once, compared with often."""
 
-    The tolerance is the precision's own floor, or four times the error that the unfolded network
-    has in that precision, whichever is larger: some networks amplify any rounding. Raises
-    `ModelRefused` where an answer depends on the other rows of a batch.
-    """
-    with torch.inference_mode():
+    captured: CapturedGraph
+    rows: Tensor
+    """The probe: float32 `[N, ...]`."""
+    answers: Tensor
+    """float64 `[N, ...]`."""
+
+    @staticmethod
+    @torch.inference_mode()
+    def of(captured: CapturedGraph, rows: Tensor | None = None) -> Reference:
+        """Answer float32 `rows`, else those of `probe`, with the unfolded graph in float64.
+
+        Raises `ModelRefused` where the answers are no finite numbers, or one depends on other rows.
+        """
+        _refuse_batch_statistics(captured)
+        rows = probe(captured) if rows is None else rows
         exact = astype(captured.module, torch.float64)
-        reference = exact(rows.double())
-        if not bool(reference.isfinite().all()):
+        answers = exact(rows.double())
+        if not bool(answers.isfinite().all()):
             raise ModelRefused("the network's own answers to the probe are not finite numbers")
-        _refuse_dependent_rows(exact, rows.double(), reference)
-        unfolded = astype(captured.module, precision)(rows.to(precision))
-        return compare(reference, run(rows), unfolded, precision)
+        _refuse_dependent_rows(exact, rows.double(), answers)
+        return Reference(captured, rows, answers)
+
+    @torch.inference_mode()
+    def unfolded(self, precision: torch.dtype) -> Tensor:
+        """What the unfolded graph answers in `precision`: the error that rounding alone makes."""
+        answers: Tensor = astype(self.captured.module, precision)(self.rows.to(precision))
+        return answers
+
+
+@torch.inference_mode()
+def prove(
+    reference: Reference,
+    run: Callable[[Tensor], Tensor],
+    precision: torch.dtype,
+    batches: Sequence[int] = (),
+) -> Parity:
+    """Compare `run`, which takes float32 rows, with the reference: the worst of all batch sizes.
+
+    `batches` are asked beside the probe's own size, since a backend may compute each in its own way.
+    The tolerance is the precision's own floor, or four times the error that the unfolded network
+    has in that precision, whichever is larger: some networks amplify any rounding.
+    """
+    rows, unfolded = reference.rows, reference.unfolded(precision)
+    proofs = [compare(reference.answers, run(rows), unfolded, precision)]
+    for size in batches:
+        expected, asked, own = (_repeated(values, size) for values in (reference.answers, rows, unfolded))
+        proofs.append(compare(expected, run(asked), own, precision))
+    worst = max(proofs, key=lambda parity: (math.isnan(parity.max_relative_error), parity.max_relative_error))
+    return replace(worst, rows=len(rows))
+
+
+@torch.inference_mode()
+def miscomputes(reference: Reference, folded: fx.GraphModule) -> str | None:
+    """Why a folded graph is not the unfolded one in exact arithmetic; None where it is.
+
+    Both run in float64, where rounding explains next to nothing: bounds of clamps are float32, so the
+    tolerance is 1e-6, or four times the unfolded network's float32 error where that is more.
+    """
+    error = relative_error(reference.answers, astype(folded, torch.float64)(reference.rows.double()))
+    if error <= _EXACT:
+        return None
+    own_error = relative_error(reference.answers, reference.unfolded(torch.float32).double())
+    is_right = error <= _tolerance(_EXACT, own_error)
+    return None if is_right else f"it changes the answers by {error:.1e} in float64"
 
 
 def compare(reference: Tensor, answers: Tensor, unfolded: Tensor, precision: torch.dtype) -> Parity:
@@ -99,10 +156,20 @@ def compare(reference: Tensor, answers: Tensor, unfolded: Tensor, precision: tor
         rows=len(reference),
         max_relative_error=relative_error(reference, answers),
         unfolded_relative_error=own_error,
-        tolerance=max(_FLOORS[precision], _SCALE * own_error),
+        tolerance=_tolerance(_FLOORS[precision], own_error),
         top1_agreement=1 - len(disagreements) / len(reference),
         disagreements=disagreements,
     )
+
+
+def _tolerance(floor: float, own_error: float) -> float:
+    """Four times the unfolded network's own error, if it has one that is a number, or the floor."""
+    return max(floor, _SCALE * own_error) if math.isfinite(own_error) else floor
+
+
+def _repeated(values: Tensor, size: int) -> Tensor:
+    """The values of each row, again and again, for `size` rows."""
+    return values[torch.arange(size) % len(values)]
 
 
 def _disagreements(reference: Tensor, answers: Tensor) -> tuple[Disagreement, ...]:
@@ -123,10 +190,30 @@ def relative_error(reference: Tensor, answers: Tensor) -> float:
     return float((answers - reference).abs().max()) / (largest or 1.0) if reference.numel() else 0.0
 
 
-def _refuse_dependent_rows(exact: Callable[[Tensor], Tensor], rows: Tensor, together: Tensor) -> None:
-    """One caller's answer must not depend on another's input."""
-    alone = torch.cat([exact(row) for row in torch.split(rows, 1)])
-    if not relative_error(together, alone) <= _ROW_INDEPENDENCE:
+def _refuse_batch_statistics(captured: CapturedGraph) -> None:
+    found = batch_statistics_norms(captured.module.graph, Constants(captured.module))
+    dependent = [module_name(node) or node.name for node in found]
+    if dependent:
         raise ModelRefused(
-            "an answer depends on the other rows of its batch: some layer uses batch statistics at inference"
+            f"norms use batch statistics at inference ({', '.join(dependent)}): "
+            "one caller's answer would depend on another's input"
+        )
+
+
+def _refuse_dependent_rows(exact: Callable[[Tensor], Tensor], rows: Tensor, together: Tensor) -> None:
+    """One caller's answer must not depend on another's input: the first row and the last are asked alone."""
+    try:
+        alone = [exact(rows[:1]), exact(rows[-1:])]
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise ModelRefused(f"the network cannot compute one row alone: {error}") from error
+    each = len(together) // len(rows)
+    expected = [together[:each], together[-each:]]
+    if [list(answer.shape) for answer in alone] != [list(answer.shape) for answer in expected]:
+        raise ModelRefused(
+            f"one row alone is answered with the shape {list(alone[0].shape)} and not "
+            f"{list(expected[0].shape)}: perhaps a squeeze() drops its batch axis"
+        )
+    if not relative_error(torch.cat(expected), torch.cat(alone)) <= _ROW_INDEPENDENCE:
+        raise ModelRefused(
+            "an answer depends on the other rows of its batch, as with batch statistics at inference"
         )

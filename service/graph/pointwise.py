@@ -31,8 +31,6 @@ _MAXIMA: dict[Any, int] = {
     aten.max_pool1d.default: 1,
     aten.max_pool2d.default: 2,
     aten.max_pool3d.default: 3,
-    aten.adaptive_max_pool1d.default: 1,
-    aten.adaptive_max_pool2d.default: 2,
 }
 _RESIZES: dict[Any, int] = {
     aten.upsample_nearest1d.vec: 1,
@@ -87,6 +85,13 @@ class Clamp:
             for end in (self.low, self.high)
         ]
         return Clamp(torch.minimum(*ends), torch.maximum(*ends))
+
+    def finite(self) -> tuple[Tensor, Tensor]:
+        """The bounds, 0 where there is none."""
+        return (
+            torch.where(self.low == -math.inf, 0.0, self.low),
+            torch.where(self.high == math.inf, 0.0, self.high),
+        )
 
     def equals(self, other: Clamp) -> bool:
         """Whether both have the same bounds everywhere."""

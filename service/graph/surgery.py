@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
+from service.graph.canonical import canonicalise
 from service.graph.capture import attribute, module_name, source_nodes
 from service.graph.chains import value_users
 from service.graph.constants import Constants
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
+_TINY = 1e-30
+
 
 class NotFoldable(Exception):
     """Why a norm cannot go where it was tried, in words for the report."""
@@ -31,12 +34,14 @@ class NotFoldable(Exception):
 class Surgery:
     """A copy of a captured graph that is being folded; stored tensors are only ever added."""
 
-    def __init__(self, captured: CapturedGraph) -> None:
+    def __init__(self, captured: CapturedGraph, precision: torch.dtype = torch.float32) -> None:
+        self._largest = torch.finfo(precision).max
         self.graph = fx.Graph()
         self.graph.output(self.graph.graph_copy(captured.module.graph, {}))
         self._module = fx.GraphModule(captured.module, self.graph)
         self.graph = self._module.graph
         self.constants = Constants(self._module)
+        canonicalise(self.graph, self.constants)
         # The mutable state beside the graph: where the value of a replaced node is read now.
         self._moved: dict[fx.Node, fx.Node] = {}
 
@@ -63,6 +68,24 @@ class Surgery:
         node.meta["val"] = value
         return node
 
+    def fitting(self, linear: LinearCall, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """A folded weight and bias, tiny weights as 0; raises `NotFoldable` where one is too large.
+
+        Denormal weights slow a CPU down, tenfold where they are many.
+        """
+        self.require_fit(f"the weights of {linear.name}", weight, bias)
+        return torch.where(weight.abs() < _TINY, 0.0, weight), bias
+
+    def require_fit(self, what: str, *tensors: Tensor) -> None:
+        """Raise `NotFoldable` where a number is too large for the serving precision, or none at all."""
+        if not all(bool((tensor.abs() <= self._largest).all()) for tensor in tensors):
+            raise NotFoldable(f"{what} would overflow the serving precision")
+
+    def give_constant(self, constant: fx.Node, value: Tensor, reader: fx.Node) -> None:
+        """Let `reader` read another value where it reads a constant."""
+        with self.graph.inserting_before(reader):
+            reader.replace_input_with(constant, self.stored(f"{constant.name}_mapped", value))
+
     def give_weights(self, linear: LinearCall, weight: Tensor, bias: Tensor) -> None:
         """Let a linear call compute with another weight and bias."""
         node = linear.node
@@ -70,6 +93,17 @@ class Surgery:
             set_weights(
                 node, self.stored(f"{node.name}_weight", weight), self.stored(f"{node.name}_bias", bias)
             )
+
+    def add_map(self, linear: LinearCall, constant: Tensor) -> None:
+        """Let a linear call be followed by the addition of a constant of the shape of its output."""
+        node = self.current(linear.node)  # behind what other norms have added already
+        with self.graph.inserting_after(node):
+            stored = self.stored(f"{node.name}_border", constant)
+        with self.graph.inserting_after(stored):
+            total = self.graph.call_function(aten.add.Tensor, (node, stored))
+        total.meta = dict(node.meta)
+        node.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
+        self._moved[node] = total
 
     def write_affine(self, value: fx.Node, affine: Affine, before: fx.Node) -> fx.Node:
         """A node that computes `shift + value * scale` in one pass."""
@@ -118,7 +152,9 @@ class Surgery:
 class Changes:
     """Changes that are made together or not at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._price = 0
         self._changes: list[Callable[[], None]] = []
         self._values: set[fx.Node] = set()
         self.partners: list[str] = []
@@ -135,6 +171,12 @@ class Changes:
         self._changes.append(change)
         if partner is not None and partner not in self.partners:
             self.partners.append(partner)
+
+    def pay(self, elements: int, what: str) -> None:
+        """Add to the price, in elements of one row; raises `NotFoldable` past the limit."""
+        self._price += elements
+        if self._price > self._limit:
+            raise NotFoldable(f"{what}, which is slower than the norm")
 
     def make(self) -> None:
         """Make them all."""

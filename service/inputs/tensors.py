@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _LITTLE_ENDIAN: dict[str, np.dtype[Any]] = {"uint8": np.dtype("u1"), "float32": np.dtype("<f4")}
 _NAMED_CHARACTERS = 40
+# A layer that overflows makes inf - inf, and a fused ReLU makes 0 of that: a wrong answer that looks right.
+_LARGEST = 1e9
 
 
 def rows_from_octets(
@@ -102,9 +104,12 @@ def _rows(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8 | np.float32]:
     if array.dtype.kind == "u":
         return np.ascontiguousarray(array, np.uint8)
     rows = np.ascontiguousarray(array, np.float32)
-    finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
-    if not finite.all():
-        raise InvalidTensor(f"row {finite.argmin()} holds NaN or infinity, expected finite numbers")
+    is_usable = (np.abs(rows) <= _LARGEST).reshape(len(rows), -1).all(axis=1)
+    if not is_usable.all():
+        row = is_usable.argmin()
+        if np.isfinite(rows[row]).all():
+            raise InvalidTensor(f"row {row} holds numbers beyond ±{_LARGEST:.0e}, expected normalised inputs")
+        raise InvalidTensor(f"row {row} holds NaN or infinity, expected finite numbers")
     return rows
 
 

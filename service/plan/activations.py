@@ -78,11 +78,12 @@ def _is_hardsigmoid(gate: fx.Node, x: fx.Node) -> bool:
         and isinstance(moved, fx.Node)
         and moved.target is aten.add.Tensor
         and moved.args == (x, 3)
+        and arguments(moved)["alpha"] == 1
     )
 
 
 def _clamp(low: float | None, high: float | None = None) -> Activation | None:
-    if low is None or (high is None and low != 0):
+    if low is None or (high is None and low != 0) or (high is not None and low > high):
         return None
     return Activation("relu") if high is None else Activation("hardtanh", (float(low), float(high)))
 

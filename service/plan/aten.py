@@ -9,20 +9,12 @@ from torch import Tensor, fx
 
 from service.graph.precision import astype
 
-aten = torch.ops.aten
-
-# A view of a channels-last tensor may have no strides of its own; a reshape then copies.
-_LAYOUT_FREE: dict[Any, Any] = {
-    aten.view.default: aten.reshape.default,
-    aten._unsafe_view.default: aten.reshape.default,
-}
-
 
 def lower(folded: fx.GraphModule, precision: torch.dtype, device: torch.device) -> fx.GraphModule:
     """The folded graph on `device`, rounded once to `precision`, its weights channels-last."""
     lowered = astype(folded, precision)
     for node in lowered.graph.nodes:
-        node.target = _LAYOUT_FREE.get(node.target, node.target)
+        node.args, node.kwargs = _on(device, node.args), _on(device, node.kwargs)
     lowered.recompile()
     lowered.requires_grad_(False)
     for name, tensor in list(lowered.named_buffers()):
@@ -35,6 +27,17 @@ def lower(folded: fx.GraphModule, precision: torch.dtype, device: torch.device) 
     for parameter in lowered.parameters():
         parameter.data = parameter.data.to(device).contiguous(memory_format=layout(parameter))
     return lowered
+
+
+def _on(device: torch.device, argument: Any) -> Any:
+    """The arguments of a call with every device among them, which is the capture's, replaced."""
+    if isinstance(argument, torch.device):
+        return device
+    if isinstance(argument, list | tuple):
+        return type(argument)([_on(device, item) for item in argument])
+    if isinstance(argument, dict):
+        return {key: _on(device, item) for key, item in argument.items()}
+    return argument
 
 
 def layout(tensor: Tensor) -> torch.memory_format:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
+from pathlib import Path
 
 import torch
 
@@ -29,6 +32,31 @@ def choose(name: str) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda", index)
+
+
+def set_threads(wanted: int) -> None:
+    """Let one computation on the CPU take so many threads; 0: one for each core that the process owns."""
+    torch.set_num_threads(wanted or owned_cores())
+
+
+def owned_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many cores this process can keep busy: those it may run on, or its quota where that is less.
+
+    A container with a quota of two cores on a machine of 64 may run on all of them, but not for long.
+    """
+    return max(1, math.floor(min(len(os.sched_getaffinity(0)), _quota(cgroup))))
+
+
+def _quota(cgroup: Path) -> float:
+    """The cores' worth of time that the control group may take; infinite without a limit."""
+    if (cgroup / "cpu.max").exists():  # version 2
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    try:  # version 1
+        quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    except OSError:
+        return math.inf
+    return math.inf if int(quota) < 0 else int(quota) / int(period)
 
 
 def describe(device: torch.device) -> str:

@@ -55,7 +55,8 @@ def lower(
         if precision == torch.float32 and is_small(call, rows):
             written |= _small(module, call, order)
             continue
-        fusion = fusion_at(call, order, None if call.target is aten.linear.default else _AFTER_ADD)
+        sums = _AFTER_ADD if call.target in _CONVOLUTIONS else None  # the others have no such operator
+        fusion = fusion_at(call, order, sums)
         step = step_of(fusion, "onednn")
         node = _written(module, fusion, packed)
         order[node] = order[fusion.output]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
+from service.graph import fold
 from service.graph.capture import CapturedGraph, capture, source_nodes
 
 from .networks import Net, assert_same_state, exact, normal, trained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 aten = torch.ops.aten
 
@@ -108,3 +113,38 @@ def test_constants_made_in_the_forward_are_captured() -> None:
     )
     x = normal(3, 3, 4, 4)
     assert_close(capture(net, x).module(x).double(), exact(net, x), rtol=1e-5, atol=1e-5)
+
+
+def without_gradients(net: Any, x: Tensor) -> Any:
+    with torch.no_grad():
+        y = net.bn(net.conv(x))
+    return net.conv(y).relu()
+
+
+def without_autocast(net: Any, x: Tensor) -> Any:
+    with torch.autocast("cpu", enabled=False):
+        y = net.conv(x)
+        parts = y.chunk(3, 1)
+    return torch.cat([parts[2], net.bn(y), parts[0]], 1)
+
+
+def one_region_in_another(net: Any, x: Tensor) -> Any:
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        y = net.conv(x)
+        with torch.no_grad():
+            y = net.bn(y)
+        y.mul_(2)
+    return y
+
+
+@pytest.mark.parametrize(
+    "answer", [without_gradients, without_autocast, one_region_in_another], ids=lambda answer: answer.__name__
+)
+def test_regions_that_change_nothing_at_inference_are_written_out(
+    answer: Callable[[Any, Tensor], Any],
+) -> None:
+    net = trained(Net(answer, conv=nn.Conv2d(3, 3, 1), bn=nn.BatchNorm2d(3)))
+    module = capture(net, normal(2, 3, 4, 4)).module
+    x = normal(5, 3, 4, 4, seed=1)
+    assert_close(module(x).double(), exact(net, x), rtol=1e-5, atol=1e-5)
+    assert [layer.name for layer in fold(net, x).report.layers] == ["bn"]

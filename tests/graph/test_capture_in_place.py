@@ -138,3 +138,19 @@ def test_rare_aliases_are_followed_or_refused(answer: Callable[[Any, Tensor], An
         return
     x = normal(3, 4, 6, 6, seed=1)
     assert_close(module(x.clone()).double(), exact(network(answer), x), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_made_of_a_changed_value_needs_no_decomposition() -> None:
+    # Decompositions trace the network anew, which doubles the time of a capture.
+    def block(net: Any, x: Tensor) -> Any:
+        y = net.norm(net.conv(x))
+        y += x
+        y = net.relu(y)
+        return net.conv(y.flatten(2).unflatten(2, (6, 6))) + y
+
+    norm = nn.BatchNorm2d(4)
+    net = trained(Net(block, conv=nn.Conv2d(4, 4, 1), norm=norm, relu=nn.ReLU(inplace=True)))
+    module = capture(net, normal(2, 4, 6, 6)).module
+    assert torch.ops.aten.batch_norm.default in {node.target for node in module.graph.nodes}
+    x = normal(3, 4, 6, 6, seed=1)
+    assert_close(module(x).double(), exact(net, x), rtol=1e-5, atol=1e-5)

@@ -118,3 +118,19 @@ def test_the_training_flag_is_restored_after_a_refusal() -> None:
     refusal(net)
     assert net.training
     assert net.get_submodule("conv").training
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda net, x: net.conv(x).mean(),
+        lambda net, x: net.conv(x) > 0,
+        lambda net, x: net.conv(x)[:, :0],
+        lambda net, x: 5,
+        lambda net, x: None,
+        lambda net, x: net.conv.weight,
+    ],
+    ids=["a mean over the rows", "booleans", "nothing", "a number", "none", "a parameter"],
+)
+def test_what_is_no_answer_for_each_row_is_refused(answer: Callable[[Any, Tensor], Any]) -> None:
+    assert "one tensor" in refusal(Net(answer, conv=nn.Conv2d(3, 3, 1)))

@@ -112,7 +112,7 @@ def test_a_mixed_convolution_of_split_channels_folds() -> None:
 
 def test_a_dense_layer_folds_through_its_concatenation_of_activations() -> None:
     def answer(net: Any, x: Tensor) -> Any:
-        return net.last(net.bn(torch.cat([net.a(x).relu(), net.b(x)], 1)).relu())
+        return net.last(net.bn(torch.cat([net.a(x).relu(), net.b(x)], 1)))
 
     net = Net(answer, a=conv(), b=conv(1), bn=norm(8), last=conv(3, 8, 2))
     becomes(trained(net), "into_producer", "a", "b")
@@ -211,8 +211,13 @@ def test_a_norm_of_a_sum_of_sums_through_activations_folds() -> None:
 
 
 def test_a_norm_of_a_sum_with_the_input_is_kept() -> None:
-    net = Net(lambda net, x: net.bn(net.conv(x) + x), conv=conv(), bn=norm())
-    kept_because(trained(net), "the network's input")
+    net = Net(lambda net, x: net.bn(net.conv(x).tanh() + x), conv=conv(), bn=norm())
+    kept_because(trained(net), "tanh")
+
+
+def test_a_norm_of_a_convolution_and_its_own_input_folds() -> None:
+    net = Net(lambda net, x: net.bn(net.conv(x) + net.one(x) + x), conv=conv(), one=conv(1), bn=norm())
+    becomes(trained(net), "into_producer", "conv", "one")
 
 
 @pytest.mark.parametrize(
@@ -395,7 +400,6 @@ UNLIKE: dict[str, tuple[nn.Conv2d, Callable[[Tensor], Tensor]]] = {
     "stride": (conv(stride=2), lambda y: y[:, :, ::2, ::2]),
     "less padding": (conv(padding=0), lambda y: y[:, :, 1:-1, 1:-1]),
     "one axis padded": (nn.Conv2d(4, 4, 3, padding=(2, 0)), lambda y: y[:, :, :1, :4]),
-    "even kernel": (nn.Conv2d(4, 4, 2, padding="same"), lambda y: y),
     "even kernel, dilated": (nn.Conv2d(4, 4, 2, padding=1, dilation=2), lambda y: y),
     "mirrored border": (conv(padding_mode="reflect"), lambda y: y),
     "one channel": (conv(c_out=1), lambda y: y),
@@ -494,8 +498,11 @@ def test_a_norm_whose_parts_meet_again_is_kept() -> None:
     kept_because(scaled(Net(answer, bn=norm(), conv=conv(1)), MIXED), "would have to take it twice")
 
 
-def test_a_norm_is_kept_before_a_convolution_that_pads() -> None:
-    kept_because(scaled(nn.Sequential(norm(), conv()), MIXED), "1 pads its input with zeros")
+def test_a_norm_goes_into_a_convolution_that_pads_with_a_map_of_the_border() -> None:
+    becomes(scaled(nn.Sequential(norm(), conv()), MIXED), "into_consumer", "1")
+
+
+def test_a_norm_and_its_activation_are_kept_before_a_convolution_that_pads() -> None:
     kept_because(scaled(nn.Sequential(norm(), nn.ReLU(), conv()), MIXED), "2 pads its input with zeros")
 
 

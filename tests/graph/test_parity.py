@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from service.errors import ModelRefused
 from service.graph.capture import CapturedGraph, capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Disagreement, Parity, compare, probe, prove
+from service.graph.parity import Disagreement, Parity, Reference, compare, probe, prove
 from service.graph.precision import astype
 
-from .networks import normal, trained
+from .networks import Net, normal, trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,7 @@ def test_a_float16_network_whose_answers_overflow_is_refused() -> None:
         net[0].weight.fill_(5e4)  # type: ignore[operator]
     graph = capture(net, normal(2, 3, 4, 4))
     half = astype(graph.module, torch.float16)
-    assert not prove(graph, lambda rows: half(rows.half()), torch.float16, probe(graph)).holds
+    assert not prove(Reference.of(graph), lambda rows: half(rows.half()), torch.float16).holds
 
 
 @pytest.mark.parametrize("answers", [torch.zeros(2, 2), torch.zeros(2, 3, 1), torch.zeros(1, 3)], ids=str)
@@ -111,17 +111,17 @@ def test_one_number_a_row_can_be_compared() -> None:
 
 def test_the_probe_is_the_same_every_time() -> None:
     graph = captured()
-    assert probe(graph).shape == (4, 3, 6, 6)
+    assert probe(graph).shape == (2, 3, 6, 6)
     assert torch.equal(probe(graph), probe(graph))
-    assert torch.equal(probe(graph, 2), probe(graph, 2))
+    assert torch.equal(probe(graph, 3), probe(graph, 3))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_a_rightly_folded_graph_holds(dtype: torch.dtype) -> None:
     graph = captured()
-    folded = astype(fold_graph(graph).module, dtype)
-    parity = prove(graph, lambda rows: folded(rows.to(dtype)), dtype, probe(graph)).required()
-    assert parity.rows == 4
+    folded = astype(fold_graph(Reference.of(graph)).module, dtype)
+    parity = prove(Reference.of(graph), lambda rows: folded(rows.to(dtype)), dtype).required()
+    assert parity.rows == 2
 
 
 def wrong_sign(weight: Tensor) -> Tensor:
@@ -139,10 +139,10 @@ def channels_swapped(weight: Tensor) -> Tensor:
 @pytest.mark.parametrize("mistake", [wrong_sign, one_channel_unscaled, channels_swapped])
 def test_a_wrongly_folded_graph_is_caught(mistake: Callable[[Any], Any]) -> None:
     graph = captured()
-    folded = astype(fold_graph(graph).module, torch.float32)
+    folded = astype(fold_graph(Reference.of(graph)).module, torch.float32)
     name = next(name for name in dict(folded.named_buffers()) if name.endswith("conv2d_weight"))
     setattr(folded, name, mistake(getattr(folded, name)))
-    parity = prove(graph, folded, torch.float32, probe(graph))
+    parity = prove(Reference.of(graph), folded, torch.float32)
     assert not parity.holds
     with pytest.raises(ModelRefused, match="parity failed"):
         parity.required()
@@ -151,6 +151,49 @@ def test_a_wrongly_folded_graph_is_caught(mistake: Callable[[Any], Any]) -> None
 def test_proving_changes_neither_the_rows_nor_the_graph() -> None:
     graph = captured()
     rows, before = probe(graph), str(graph.module.graph)
-    prove(graph, graph.module, torch.float32, rows)
+    prove(Reference.of(graph, rows), graph.module, torch.float32)
     assert torch.equal(rows, probe(graph))
     assert str(graph.module.graph) == before
+
+
+@pytest.mark.parametrize("wrong", [1, 3, 8])
+def test_a_plan_that_is_wrong_in_one_batch_size_does_not_hold(wrong: int) -> None:
+    graph = captured()
+
+    def run(rows: Tensor) -> Tensor:
+        answers: Tensor = graph.module(rows)
+        return answers * (1.01 if len(rows) == wrong else 1)
+
+    assert prove(Reference.of(graph), graph.module, torch.float32, [1, 3, 8]).holds
+    parity = prove(Reference.of(graph), run, torch.float32, [1, 3, 8])
+    assert (parity.holds, parity.rows) == (False, 2)
+
+
+def test_an_answer_that_is_no_number_in_one_batch_size_does_not_hold() -> None:
+    graph = captured()
+    assert not prove(
+        Reference.of(graph),
+        lambda rows: graph.module(rows) * (float("nan") if len(rows) == 4 else 1),
+        torch.float32,
+        [8, 4, 1],
+    ).holds
+
+
+def test_a_network_that_cannot_compute_one_row_is_refused() -> None:
+    net = Net(
+        lambda net, x: net.bn(net.conv(x).mean((2, 3)).squeeze()),
+        conv=nn.Conv2d(3, 4, 1),
+        bn=nn.BatchNorm1d(4),
+    )
+    with pytest.raises(ModelRefused, match="cannot compute one row alone"):
+        Reference.of(capture(trained(net), normal(2, 3, 4, 4)))
+
+
+def test_a_network_that_drops_the_batch_axis_of_one_row_is_refused_with_a_hint() -> None:
+    net = Net(
+        lambda net, x: net.last(net.conv(x).mean((2, 3)).squeeze()),
+        conv=nn.Conv2d(3, 4, 1),
+        last=nn.Linear(4, 2),
+    )
+    with pytest.raises(ModelRefused, match="squeeze"):
+        Reference.of(capture(trained(net), normal(2, 3, 4, 4)))

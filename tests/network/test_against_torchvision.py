@@ -1,15 +1,8 @@
-"""Our architectures beside torchvision's, and the names of torchvision and timm in the catalog.
-
-Skipped where torchvision is not installed. A torchvision that was built for another torch (the one on
-PyPI beside a torch for the CPU) has no compiled operators; it is imported with their schemas only.
-"""
+"""Our architectures beside torchvision's, and the names of torchvision and timm in the catalog."""
 
 from __future__ import annotations
 
 import socket
-import sys
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,23 +14,13 @@ from service.errors import InvalidManifest
 from service.network import catalog
 from service.network.adopt import norms
 from service.network.batch_norm import BatchNorm
+from tests.architectures.libraries import torchvision_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
 
     from torch import Tensor
 
-if find_spec("torchvision") is None:
-    pytest.skip("torchvision is not installed: pip install 'foldserve[torchvision]'", allow_module_level=True)
-
-SCHEMAS = """
-nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor
-qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor
-roi_align(Tensor x, Tensor rois, float scale, SymInt h, SymInt w, int ratio, bool aligned) -> Tensor
-roi_pool(Tensor x, Tensor rois, float scale, SymInt h, SymInt w) -> (Tensor, Tensor)
-deform_conv2d(Tensor x) -> Tensor
-"""
 OURS = [name for name in catalog.names() if name != "digits"]
 FAMILIES = [
     "densenet121",
@@ -53,19 +36,10 @@ FAMILIES = [
 ]
 
 
-def imported() -> tuple[ModuleType, torch.library.Library | None]:
-    try:
-        return import_module("torchvision.models"), None
-    except RuntimeError:  # operator torchvision::nms does not exist
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    for schema in SCHEMAS.strip().splitlines():
-        library.define(schema)  # type: ignore[no-untyped-call]  # as above
-    return import_module("torchvision.models"), library
-
-
-models, kept_alive = imported()
+@pytest.fixture(autouse=True, scope="module")
+def _libraries() -> None:
+    """The catalog imports them as a user has them; here they may need what `torchvision_models` does."""
+    torchvision_models()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -78,7 +52,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def theirs(architecture: str, **options: Any) -> nn.Module:
-    network: nn.Module = models.get_model(architecture, weights=None, **options)
+    network: nn.Module = torchvision_models().get_model(architecture, weights=None, **options)
     return network.eval()
 
 
@@ -188,7 +162,6 @@ def test_options_cannot_ask_torchvision_for_weights(option: str) -> None:
 
 @pytest.mark.usefixtures("_offline")
 def test_a_timm_name_builds_with_our_norms_and_the_options() -> None:
-    pytest.importorskip("timm", reason="timm is not installed: pip install 'foldserve[timm]'")
     network = catalog.build("timm:resnet10t.c3_in1k", {"num_classes": 7})
     assert len(norms(network)) == 14
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
@@ -199,7 +172,6 @@ def test_a_timm_name_builds_with_our_norms_and_the_options() -> None:
 @pytest.mark.usefixtures("_offline")
 @pytest.mark.parametrize("options", [{"pretrained": True}, {"checkpoint_path": "weights.pth"}])
 def test_options_cannot_ask_timm_for_weights(options: dict[str, Any]) -> None:
-    pytest.importorskip("timm", reason="timm is not installed: pip install 'foldserve[timm]'")
     with pytest.raises(InvalidManifest, match=next(iter(options))):
         catalog.build("timm:resnet10t", options)
 
@@ -208,6 +180,5 @@ def test_options_cannot_ask_timm_for_weights(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["resnet19", "hf-hub:timm/resnet10t.c3_in1k", "local-dir:/tmp/model", ""])
 @pytest.mark.parametrize("library", ["torchvision", "timm"])
 def test_a_name_that_the_library_does_not_define_is_refused(library: str, name: str) -> None:
-    pytest.importorskip(library, reason=f"{library} is not installed: pip install 'foldserve[{library}]'")
     with pytest.raises(InvalidManifest, match=f"{library} has no architecture '{name}'"):
         catalog.build(f"{library}:{name}", {})

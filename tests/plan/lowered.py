@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
+from service.graph.parity import Reference
 from service.plan.plan import Plan, Preprocessing, lower
 
 TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
@@ -21,7 +22,7 @@ def inputs(*shape: int) -> Tensor:
 def lowered(net: nn.Module, row: Tensor, precision: torch.dtype = torch.float32, max_batch: int = 8) -> Plan:
     channels = row.shape[0]
     return lower(
-        fold_graph(capture(net, torch.stack([row, row]))).module,
+        fold_graph(Reference.of(capture(net, torch.stack([row, row]))), precision).module,
         Preprocessing([0.0] * channels, [1.0] * channels),
         precision=precision,
         device=torch.device("cpu"),

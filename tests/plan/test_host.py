@@ -1,54 +1,13 @@
-"""Cores, quotas, OpenMP's waiting and the allocator."""
+"""How OpenMP's threads wait, and what the allocator keeps."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 
 from service.plan import host
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture
-def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-
-
-@pytest.mark.usefixtures("_eight_cores")
-@pytest.mark.parametrize(
-    ("limit", "cores"),
-    [
-        ("max 100000", 8),
-        ("200000 100000", 2),
-        ("250000 100000", 2),
-        ("50000 100000", 1),
-        ("9900000 100000", 8),
-    ],
-)
-def test_a_quota_of_the_cgroup_limits_the_cores(limit: str, cores: int, tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text(f"{limit}\n")
-    assert host.owned_cores(tmp_path) == cores
-
-
-@pytest.mark.usefixtures("_eight_cores")
-@pytest.mark.parametrize(("quota", "cores"), [("-1", 8), ("300000", 3)])
-def test_so_does_a_quota_of_the_first_version(quota: str, cores: int, tmp_path: Path) -> None:
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert host.owned_cores(tmp_path) == cores
-
-
-@pytest.mark.usefixtures("_eight_cores")
-def test_without_a_readable_quota_there_are_the_cores_that_one_may_run_on(tmp_path: Path) -> None:
-    assert host.owned_cores(tmp_path) == 8
-    (tmp_path / "cpu.max").write_text("nonsense")
-    assert host.owned_cores(tmp_path) == 8
 
 
 def test_openmp_is_told_to_sleep_soon() -> None:

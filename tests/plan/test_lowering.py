@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import probe, prove
+from service.graph.parity import Reference, prove
 from service.network import catalog
 from service.network.random_stats import randomise
 from service.plan.lowering import Step
@@ -79,17 +79,18 @@ def folded_plan(name: str, side: int, precision: torch.dtype) -> tuple[Plan, boo
     net = catalog.build(name, {})
     randomise(net, 0)
     row = [1, 8, 8] if name == "digits" else [3, side, side]
-    captured = capture(net, torch.zeros(2, *row))
+    reference = Reference.of(capture(net, torch.zeros(2, *row)))
     plan = lower(
-        fold_graph(captured).module,
+        fold_graph(reference).module,
         Preprocessing([0.0] * row[0], [1.0] * row[0]),
         precision=precision,
         device=torch.device("cpu"),
         max_batch=4,
     )
-    return plan, prove(captured, plan, precision, probe(captured)).holds
+    return plan, prove(reference, plan, precision, plan.buckets()).holds
 
 
+@pytest.mark.usefixtures("no_layer_is_small")
 def test_the_record_names_modules_epilogues_shapes_and_backends() -> None:
     plan, _ = folded_plan("resnet18", 64, torch.float32)
     assert plan.steps[:4] == (
@@ -112,10 +113,8 @@ def test_the_record_names_modules_epilogues_shapes_and_backends() -> None:
         ("vgg11_bn", {"max_pool2d", "flatten", "adaptive_avg_pool2d"}),
     ],
 )
-def test_only_what_onednn_has_no_epilogue_for_is_left_to_aten(
-    name: str, left: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.plan.onednn.is_small", lambda call, rows: False)
+@pytest.mark.usefixtures("no_layer_is_small")
+def test_only_what_onednn_has_no_epilogue_for_is_left_to_aten(name: str, left: set[str]) -> None:
     plan, holds = folded_plan(name, 64, torch.float32)
     assert {step.op for step in plan.steps if step.backend == "aten"} == left
     assert holds

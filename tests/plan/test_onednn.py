@@ -10,6 +10,8 @@ from service.plan import onednn
 
 from .lowered import assert_exact, calls, inputs, lowered, shown
 
+pytestmark = pytest.mark.usefixtures("no_layer_is_small")
+
 PRECISIONS = [torch.float32, torch.bfloat16]
 ACTIVATIONS: dict[str, nn.Module] = {
     "relu": nn.ReLU(),
@@ -49,12 +51,6 @@ LINEAR: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "rows": (nn.Linear(20, 12), (20,)),
     "tokens": (nn.Linear(20, 12, bias=False), (5, 20)),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_layer_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The layers here are so small that they would stay ATen calls."""
-    monkeypatch.setattr(onednn, "is_small", lambda call, rows: False)
 
 
 def backend(precision: torch.dtype) -> str:
@@ -129,13 +125,13 @@ def test_a_sum_and_its_relu_ride_inside_the_later_of_two_convolutions(
     case: str, after: nn.Module | None, rows: int, precision: torch.dtype
 ) -> None:
     layer, shape = CONVOLUTIONS[case]
-    net, x = Sum(layer, layer, after), inputs(rows, *shape)
+    net, x = Sum(nn.Sequential(nn.Tanh(), layer), layer, after), inputs(rows, *shape)
     plan = lowered(net, x[0], precision)
     assert_exact(plan, net, x)
     if backend(precision) == "onednn":
         rides = isinstance(after, nn.ReLU)
-        assert shown(plan)[1].endswith(" + add, relu" if rides else " + add")
-        assert calls(plan)[1] == "_convolution_pointwise_.binary"
+        assert shown(plan)[2].endswith(" + add, relu" if rides else " + add")
+        assert calls(plan)[2] == "_convolution_pointwise_.binary"
 
 
 def test_a_sum_with_the_networks_input_leaves_the_input_alone() -> None:
@@ -247,3 +243,37 @@ def test_without_the_operators_every_call_stays_aten(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("precision", [torch.float64, torch.int8, torch.complex64], ids=str)
 def test_precisions_that_onednn_has_not(precision: torch.dtype) -> None:
     assert not onednn.is_supported(precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_sum_behind_a_transposed_convolution_is_not_lost(is_first: bool, precision: torch.dtype) -> None:
+    up, skip = nn.ConvTranspose2d(4, 4, 2, 2), nn.Upsample(scale_factor=2)
+    net = Sum(up, skip) if is_first else Sum(skip, up)
+    x = inputs(3, 4, 5, 5)
+    assert_exact(lowered(net, x[0], precision), net, x)
+
+
+def test_a_clamp_whose_bounds_cross_is_left_to_aten() -> None:
+    class Crossed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.clamp(0.5, -0.5)
+
+    net, x = nn.Sequential(nn.Linear(5, 7), Crossed()), inputs(3, 5)
+    assert_exact(lowered(net, x[0]), net, x)
+
+
+def test_a_view_of_what_became_channels_last_is_a_copy() -> None:
+    class Viewed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.lin = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(100, 100)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.conv(x)
+            return y.view_as(self.lin(x.flatten(1)).view(-1, 4, 25)) * torch.view_as_real(
+                torch.view_as_complex(y.reshape(-1, 4, 25, 1).expand(-1, 4, 25, 2).contiguous())
+            ).sum(-1)
+
+    net, x = Viewed(), inputs(3, 4, 5, 5)
+    assert_exact(lowered(net, x[0]), net, x)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
+from service.graph.parity import Reference
 from service.plan.device import choose
 from service.plan.plan import Plan, Preprocessing, lower
 
@@ -48,7 +49,7 @@ def network() -> nn.Sequential:
 def plan(
     device: str = "cpu", precision: torch.dtype = torch.float32, max_batch: int = 4, net: Any = None
 ) -> Plan:
-    folded = fold_graph(capture(net or network(), torch.zeros(2, 3, 6, 6))).module
+    folded = fold_graph(Reference.of(capture(net or network(), torch.zeros(2, 3, 6, 6)))).module
     return lower(
         folded,
         Preprocessing(MEAN, STD),

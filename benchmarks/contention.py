@@ -1,0 +1,96 @@
+"""A plan whose cores are not its own: with OpenMP's threads spinning while they wait, or sleeping.
+
+    python benchmarks/contention.py [--cores 2] [--models digits,resnet18]
+
+Prints milliseconds per row at batch 1, median and 95th percentile: alone on its cores, and with another
+process busy on one of them. foldserve lets the threads sleep soon (`service/plan/host.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from service.graph import fold
+from service.network import catalog
+from service.network.random_stats import randomise
+from service.plan.plan import Preprocessing, lower
+
+POLICIES: dict[str, dict[str, str]] = {
+    "spin": {"OMP_WAIT_POLICY": "ACTIVE"},
+    "sleep": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "sleep soon": {"GOMP_SPINCOUNT": "10000"},
+}
+BUSY = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+
+
+def main() -> None:
+    """Run one child for each model and policy: the policy is read when torch is loaded."""
+    arguments = _arguments()
+    if arguments.child:
+        _measure(arguments.models, arguments.cores)
+        return
+    print("| model | threads that wait | alone, ms | one core taken, ms |")
+    print("|---|---|---|---|", flush=True)
+    for model in arguments.models.split(","):
+        for words, policy in POLICIES.items():
+            environment = {**os.environ, **policy}
+            command = [sys.executable, __file__, "--child", "--models", model, f"--cores={arguments.cores}"]
+            answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+            print(f"| {model} | {words} | {answer.stdout.strip()} |", flush=True)
+
+
+def _measure(model: str, cores: int) -> None:
+    own = sorted(os.sched_getaffinity(0))[:cores]
+    os.sched_setaffinity(0, own)
+    torch.set_num_threads(len(own))
+    network = catalog.build(model, {})
+    randomise(network, 0)
+    row = list(catalog.input_shape(network))
+    plan = lower(
+        fold(network, torch.zeros(2, *row)).module,
+        Preprocessing([0.0] * row[0], [1.0] * row[0]),
+        precision=torch.float32,
+        device=torch.device("cpu"),
+        max_batch=1,
+    )
+    rows = torch.randn(1, *row)
+
+    def times() -> str:
+        values = []
+        until = time.perf_counter() + 5
+        while time.perf_counter() < until:
+            started = time.perf_counter()
+            plan(rows)
+            values.append((time.perf_counter() - started) * 1000)
+        return f"{statistics.median(values):.2f} (p95 {statistics.quantiles(values, n=20)[-1]:.2f})"
+
+    times()
+    alone = times()
+    with subprocess.Popen([sys.executable, "-c", BUSY, str(own[-1])]) as busy:
+        time.sleep(0.5)
+        print(f"{alone} | {times()}")
+        busy.kill()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--models", default="digits,resnet18")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
