@@ -78,9 +78,8 @@ def main() -> None:
     for model, precision, batch in product(arguments.models, arguments.precisions, arguments.batches):
         cell = {"model": model, "batch": batch, "precision": precision, "cores": len(arguments.cores)}
         print(f"\n{model}, batch {batch}, {precision}, {arguments.device}, cores {arguments.cores}")
-        print(
-            "| contender | ms (quartiles) | start s | x eager | foldserve is (quartiles) |\n|---|---|---|---|---|"
-        )
+        print("| contender | ms (quartiles) | start s | x eager | foldserve is (quartiles) |")
+        print("|---|---|---|---|---|")
         for row in _rows(_measured(model, batch, precision, arguments), precision):
             print(_line(row), flush=True)
             results.append({**cell, **row})

@@ -11,12 +11,14 @@ from torch import Tensor, fx
 from service.graph.capture import attribute, source_nodes
 from service.plan import aten, onednn
 from service.plan.activations import respell
+from service.plan.interpreter import interpreted
 from service.plan.lowering import Step, steps
 from service.plan.reuse import reuse_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+_MANY = 8
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -38,21 +40,34 @@ class Preprocessing:
         )
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """A graph that is ready to run, and the record of its calls."""
+
+    module: fx.GraphModule
+    steps: tuple[Step, ...]
+
+
 class Plan:
     """Computes rows on one device; not thread-safe, the engine's thread owns it."""
 
     def __init__(
         self,
-        lowered: fx.GraphModule,
-        steps: tuple[Step, ...],
+        for_many: Lowered,
+        for_one: Lowered,
         preprocessing: Preprocessing,
         *,
         precision: torch.dtype,
         device: torch.device,
         max_batch: int,
     ) -> None:
-        self._lowered = lowered
-        self.steps = steps
+        self._lowered, self._lowered_for_one = for_many.module, for_one.module
+        self._run = _runnable(for_many, device)
+        self._run_one = self._run if for_one is for_many else _runnable(for_one, device)
+        self.steps = for_many.steps
+        """What is called, in order, for a batch of rows."""
+        self.steps_for_one = for_one.steps
+        """The same for a single row."""
         self._scale, self._shift = preprocessing.coefficients(device)
         self.precision = precision
         self.device = device
@@ -65,6 +80,8 @@ class Plan:
         `uint8` rows are pixels; `float32` rows are network inputs, normalised already. More than
         `max_batch` rows are computed in several steps.
         """
+        if len(rows) <= self.max_batch:
+            return self._answer(rows)
         return torch.cat([self._answer(part) for part in torch.split(rows, self.max_batch)])
 
     def buckets(self) -> list[int]:
@@ -81,7 +98,8 @@ class Plan:
         on_device = rows.to(self.device, memory_format=aten.layout(rows), non_blocking=True)
         if rows.dtype == torch.uint8:
             on_device = torch.addcmul(self._shift, on_device, self._scale)
-        answer: Tensor = self._lowered(on_device.to(self.precision))
+        run = self._run_one if len(rows) == 1 else self._run
+        answer = run(on_device.to(self.precision))
         return answer.to("cpu", torch.float32)
 
 
@@ -92,7 +110,6 @@ def lower(
     precision: torch.dtype,
     device: torch.device,
     max_batch: int,
-    least_work: int = onednn.LEAST_WORK,
 ) -> Plan:
     """The folded graph as a plan for `device` in `precision`.
 
@@ -100,13 +117,12 @@ def lower(
     """
     lowered = aten.lower(folded, precision, device)
     respell(lowered.graph)
-    uses_onednn = device.type == "cpu" and onednn.is_supported(precision)
-    fused = onednn.lower(lowered, least_work) if uses_onednn else {}
-    reuse_memory(lowered.graph)
-    record = steps(lowered.graph, fused, "onednn")
+    packed: dict[str, Tensor] = {}
+    for_many = _for_rows(lowered, _MANY, precision, device, packed)
+    for_one = _for_rows(lowered, 1, precision, device, packed)
     return Plan(
-        _with_used_tensors(lowered),
-        record,
+        for_many,
+        for_many if for_one.steps == for_many.steps else for_one,
         preprocessing,
         precision=precision,
         device=device,
@@ -114,8 +130,24 @@ def lower(
     )
 
 
-def _with_used_tensors(module: fx.GraphModule) -> fx.GraphModule:
-    """The module without the tensors that no call reads any more."""
+def _for_rows(
+    lowered: fx.GraphModule,
+    rows: int,
+    precision: torch.dtype,
+    device: torch.device,
+    packed: dict[str, Tensor],
+) -> Lowered:
+    """The graph as it runs for about so many rows."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(lowered.graph, {}))
+    module = fx.GraphModule(lowered, graph)
+    uses_onednn = device.type == "cpu" and onednn.is_supported(precision)
+    written = onednn.lower(module, precision, rows, packed) if uses_onednn else {}
+    reuse_memory(module.graph)
     module.graph.eliminate_dead_code()
     used = {str(node.target): attribute(module, str(node.target)) for node in source_nodes(module.graph)}
-    return fx.GraphModule(used, module.graph)
+    return Lowered(fx.GraphModule(used, module.graph), steps(module.graph, written))
+
+
+def _runnable(lowered: Lowered, device: torch.device) -> Callable[[Tensor], Tensor]:
+    return interpreted(lowered.module) if device.type == "cpu" else lowered.module

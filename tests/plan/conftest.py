@@ -16,3 +16,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_layer_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of a few pixels, too, become oneDNN's, which would be faster as ATen calls."""
+    monkeypatch.setattr("service.plan.onednn.is_small", lambda call, rows: False)

@@ -27,7 +27,6 @@ def lowered(net: nn.Module, row: Tensor, precision: torch.dtype = torch.float32,
         precision=precision,
         device=torch.device("cpu"),
         max_batch=max_batch,
-        least_work=0,
     )
 
 
