@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -77,6 +78,7 @@ class Engine:
             self._announce(Stopped())
 
     def _load_models(self) -> None:
+        gc.freeze()  # what is imported stays; the collections while loading need not look at it
         chosen = device.choose(self._settings.device)
         device.set_threads(self._settings.threads)
         for stored in self._chosen_models():
