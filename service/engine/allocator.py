@@ -29,6 +29,7 @@ def giving_back() -> Iterator[None]:
         yield
         return
     mallopt(_M_MMAP_THRESHOLD, _WHILE_LOADING)
+    mallopt(_M_TRIM_THRESHOLD, _WHILE_LOADING)
     try:
         yield
     finally:

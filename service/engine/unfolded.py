@@ -66,14 +66,20 @@ def write_reference(stored: StoredModel) -> Path:
 
 
 def _captured(stored: StoredModel, step: Stopwatch) -> tuple[nn.Module, CapturedGraph]:
-    manifest = stored.manifest
+    # Export keeps the frames that called it, and what they hold, until a collection: the tensors are read in
+    # a frame that is gone by then.
+    network = _built(stored, step)
+    with step("capture"):
+        return network, capture(network, torch.zeros(2, *stored.manifest.input.shape))
+
+
+def _built(stored: StoredModel, step: Stopwatch) -> nn.Module:
     with step("read"):
         tensors = weights.read(stored)
     with step("build"):
-        network = catalog.build(manifest.architecture, manifest.options)
+        network = catalog.build(stored.manifest.architecture, stored.manifest.options)
         weights.assign(network, tensors)
-    with step("capture"):
-        return network, capture(network, torch.zeros(2, *manifest.input.shape))
+    return network
 
 
 def _recalled(stored: StoredModel, captured: CapturedGraph) -> Reference | None:

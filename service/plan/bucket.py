@@ -12,8 +12,8 @@ from service.graph.shapes import shape_of
 _FAST_BYTES = 32 << 20
 """The largest result of one call that a CPU computes fast.
 
-The C library takes larger memory from the kernel at every call and gives it back behind it, and the
-caches hold less than that: measured by `benchmarks/rows.py`.
+glibc takes larger memory from the kernel at every call and gives it back behind it, and caches hold less
+than that (docs/benchmarks.md, "Rows at once").
 """
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import stat
 import struct
 import tempfile
@@ -67,10 +66,11 @@ def write(stored: StoredModel, rows: np.ndarray, answers: np.ndarray) -> Path:
     content = save({_TENSOR: np.ascontiguousarray(answers, np.float64)}, metadata=_key(stored, rows))
     try:
         mode = stat.S_IMODE(stored.weights_path.stat().st_mode)
-        with tempfile.NamedTemporaryFile(dir=stored.folder, prefix=".reference-", delete=False) as file:
-            file.write(content)
-            os.fchmod(file.fileno(), mode)
-        Path(file.name).replace(target)
+        with tempfile.TemporaryDirectory(dir=stored.folder, prefix=".writing-") as scratch:
+            fresh = Path(scratch) / FILE_NAME
+            fresh.write_bytes(content)
+            fresh.chmod(mode)
+            fresh.replace(target)
     except OSError as error:
         raise StoreError(f"{stored}: {FILE_NAME} cannot be written: {error.strerror}") from error
     return target

@@ -155,6 +155,12 @@ def test_a_file_of_the_right_key_with_wrong_answers_is_not_used(
     assert complaint in why_not(stored)
 
 
+def test_a_header_of_an_unreasonable_size_is_not_parsed(stored: StoredModel) -> None:
+    key = reference._key(stored, ROWS)
+    file_of(stored).write_bytes(save({"answers": ANSWERS}, metadata={**key, "more": "x" * (1 << 16)}))
+    assert why_not(stored) == "reference.safetensors has a header of an unreasonable size"
+
+
 def header(text: bytes, length: int | None = None) -> bytes:
     return struct.pack("<Q", len(text) if length is None else length) + text
 
