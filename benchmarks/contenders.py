@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from service.plan import host
+from service.engine import allocator
+from service.plan import openmp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,8 +233,9 @@ def main() -> None:
     task = Task(**json.loads(sys.argv[1]))
     os.sched_setaffinity(0, task.cores)
     if task.contender == "foldserve":  # what `foldserve serve` does before torch is imported
-        host.calm_openmp(os.environ)
-        host.keep_freed_memory()
+        openmp.calm(os.environ)
+        allocator.share_one_arena()
+        allocator.keep()
     started = time.perf_counter()
     import torch
 

@@ -3,7 +3,7 @@
     python benchmarks/contention.py [--cores 2] [--models digits,resnet18]
 
 Prints milliseconds per row at batch 1, median and 95th percentile: alone on its cores, and with another
-process busy on one of them. foldserve lets the threads sleep soon (`service/plan/host.py`).
+process busy on one of them. foldserve lets the threads sleep soon (`service/plan/openmp.py`).
 """
 
 from __future__ import annotations

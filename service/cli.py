@@ -17,8 +17,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from service import __version__, settings
-from service.errors import FoldserveError, UnknownVersion
-from service.plan import host
+from service.errors import FoldserveError, InvalidConfiguration, UnknownVersion
+from service.plan import openmp
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from service.engine.card import ModelCard, ModelFacts
     from service.engine.client import EngineClient
     from service.inspection.layer_stats import LayerStats, Summary
-    from service.store.model_store import ModelStore
+    from service.store.model_store import ModelStore, StoredModel
 
 _MODEL_SETTINGS = ("model_store", "device", "precision", "threads")
 
@@ -38,7 +38,7 @@ err = Console(stderr=True, highlight=False)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the answer is the process's exit status."""
-    host.calm_openmp(os.environ)  # read when torch is imported
+    openmp.calm(os.environ)  # read when torch is imported
     arguments = vars(_parser().parse_args(argv))
     command: Callable[[Settings, dict[str, Any]], int] = arguments.pop("command")
     flags = {
@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("model", help="a model of the store, NAME or NAME/VERSION")
         sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument("--plan", action="store_true", help="show the calls that the folded network became, too")
+    sub.add_argument(
+        "--write-reference",
+        action="store_true",
+        help="compute the float64 answers of the proof and store them beside the weights, for quicker starts",
+    )
     sub.add_argument(
         "--random-stats",
         type=int,
@@ -127,9 +132,10 @@ def _serve(chosen: Settings, _: dict[str, Any]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     err.print(f"foldserve {__version__}: loading models from {chosen.model_store}", soft_wrap=True)
-    host.keep_freed_memory()
     from service import app
+    from service.engine import allocator
 
+    allocator.share_one_arena()
     return app.serve(chosen, lambda client, address: _greet(chosen, client, address))
 
 
@@ -217,6 +223,8 @@ def _layers(chosen: Settings, arguments: dict[str, Any]) -> int:
 
 def _fold(chosen: Settings, arguments: dict[str, Any]) -> int:
     model, seed = arguments["model"], arguments["random_stats"]
+    if arguments["write_reference"]:
+        _write_reference(chosen, model, seed)
     if seed is None:
         facts = _loaded(chosen, model)
         report, plan = facts.fold, facts.plan
@@ -285,14 +293,7 @@ def _dry_run(
 
 def _loaded(chosen: Settings, model: str) -> ModelFacts:
     """The facts of a model, loaded as the engine would load it."""
-    name, slash, version = model.partition("/")
-    store = _store(chosen)
-    served = store.versions(name)
-    if slash and not re.fullmatch("[1-9][0-9]{0,17}", version):
-        raise UnknownVersion(
-            f"model {name!r} has no version {version!r}; it has {', '.join(map(str, served))}"
-        )
-    stored = store.open(name, int(version) if slash else None)
+    stored = _stored(chosen, model)
     from service.engine.loading import load
     from service.plan import device
 
@@ -300,6 +301,31 @@ def _loaded(chosen: Settings, model: str) -> ModelFacts:
     precision = None if chosen.precision == "manifest" else chosen.precision
     with err.status(f"folding {stored}"):
         return load(stored, device.choose(chosen.device), precision=precision).card.facts
+
+
+def _write_reference(chosen: Settings, model: str, seed: int | None) -> None:
+    if seed is not None:
+        raise InvalidConfiguration("--write-reference is for a model of the store, not for a dry run")
+    stored = _stored(chosen, model)
+    from service.engine.unfolded import write_reference
+    from service.plan import device
+
+    device.set_threads(chosen.threads)
+    with err.status(f"computing the reference answers of {stored}"):
+        file = write_reference(stored)
+    err.print(f"wrote {stored}/{file.name}")
+
+
+def _stored(chosen: Settings, model: str) -> StoredModel:
+    """A model of the store by `NAME` or `NAME/VERSION`."""
+    name, slash, version = model.partition("/")
+    store = _store(chosen)
+    served = store.versions(name)
+    if slash and not re.fullmatch("[1-9][0-9]{0,17}", version):
+        raise UnknownVersion(
+            f"model {name!r} has no version {version!r}; it has {', '.join(map(str, served))}"
+        )
+    return store.open(name, int(version) if slash else None)
 
 
 def _outcome(layer: LayerStats) -> str:
@@ -328,6 +354,9 @@ def _train_digits(chosen: Settings, arguments: dict[str, Any]) -> int:
             replace=arguments["replace"],
             progress=lambda now: bar.update(task, completed=now.epoch, description=f"loss {now.loss:.4f}"),
         )
+    from service.engine.unfolded import write_reference
+
+    write_reference(_store(chosen).open(arguments["name"], arguments["model_version"]))
     out.print(
         f"{trained.correct} of {trained.held_out_rows} held-out digits right ({trained.accuracy:.2%}); "
         f"wrote {arguments['name']}/{arguments['model_version']}"

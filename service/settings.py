@@ -35,7 +35,8 @@ class Settings(BaseSettings):
         0, description="Threads of one computation on the CPU; 0: as many as the process owns cores."
     )
     max_batch: Annotated[int, Field(ge=0, le=4096)] = Field(
-        0, description="Rows computed at once; 0: what each model's manifest says."
+        0,
+        description="Rows computed at once; 0: the manifest's, fewer where a CPU is slower with more.",
     )
     max_delay_ms: Annotated[float, Field(ge=0, le=10_000)] = Field(
         0.0, description="How long the oldest waiting rows may wait for company; 0: not at all."

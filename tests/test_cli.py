@@ -14,8 +14,11 @@ import pytest
 import torch
 
 from service import __version__, cli
+from service.engine.loading import load
+from service.network.training import Trained
 from service.settings import PREFIX, Settings
 from service.store import manifest as manifests
+from service.store.model_store import ModelStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -266,6 +269,30 @@ def test_the_plan_is_in_the_json_where_it_is_asked_for(
     assert plan[-1]["shape"] == [10]
 
 
+@pytest.mark.usefixtures("threads_as_before")
+def test_fold_stores_the_reference_answers_and_then_uses_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = tmp_path / "digits" / "1"
+    shutil.copytree(ROOT / "model_store" / "digits" / "1", version)
+    (version / "reference.safetensors").unlink()
+    there = ["--model-store", str(tmp_path), "--device", "cpu", "--threads", "1"]
+    status, out, err = run(capsys, "fold", "digits", "--write-reference", "--json", *there)
+    assert (status, strict_json(out)["folded"]) == (0, 5)
+    assert "wrote digits/1/reference.safetensors" in err
+    assert load(ModelStore(tmp_path).open("digits"), torch.device("cpu")).card.facts.reference == "stored"
+
+
+def test_a_dry_run_has_no_reference_to_store(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "fold", "digits", "--random-stats", "0", "--write-reference", *SHIPPED)
+    assert said == "--write-reference is for a model of the store, not for a dry run"
+
+
+def test_the_shipped_reference_answers_are_those_of_the_shipped_model() -> None:
+    shipped = ModelStore(ROOT / "model_store").open("digits", 1)
+    assert load(shipped, torch.device("cpu")).card.facts.reference == "stored"
+
+
 @pytest.mark.parametrize("command", ["layers", "fold"])
 @pytest.mark.parametrize("model", ["other", "digits/2", "digits/0", "../digits", ""])
 def test_a_model_that_is_not_in_the_store_is_an_error(
@@ -333,6 +360,23 @@ def test_training_for_no_epochs_is_refused(
     monkeypatch.setattr("service.network.training.train_digits", train)
     run(capsys, "train-digits", "--epochs", epochs, "--model-store", str(tmp_path))
     assert asked == [int(epochs)]
+
+
+@pytest.mark.usefixtures("threads_as_before")
+def test_what_was_trained_has_its_reference_answers_stored(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(store: ModelStore, *, name: str, version: int, **_: Any) -> Trained:
+        folder = store.folder / name / str(version)
+        shutil.copytree(ROOT / "model_store" / "digits" / "1", folder)
+        (folder / "reference.safetensors").unlink()
+        return Trained(folder, store.open(name, version).manifest, 716, 719)
+
+    monkeypatch.setattr("service.network.training.train_digits", train)
+    trained = ["--name", "mine", "--model-version", "3", "--model-store", str(tmp_path)]
+    status, out, _ = run(capsys, "train-digits", *trained)
+    assert (status, out.splitlines()[-1].rpartition("; ")[2]) == (0, "wrote mine/3")
+    assert (tmp_path / "mine" / "3" / "reference.safetensors").is_file()
 
 
 def test_fold_of_an_architecture_with_random_statistics_needs_no_store(

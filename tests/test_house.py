@@ -32,8 +32,12 @@ ARROWS: dict[str, set[str]] = {
     "inputs": {"store.manifest", "errors"},
     "engine.card": {"batching.job", "inspection", "store.manifest", "errors"},
     "engine.client": {"engine.card", "engine.protocol", "batching", "errors"},
+    "engine.stopwatch": set(),
+    "engine.allocator": set(),
+    "engine.unfolded": {"engine.stopwatch", "graph", "network", "store", "errors"},
     "engine.loading": {
-        *("engine.card", "plan", "graph", "network", "store", "inspection", "errors"),
+        *("engine.unfolded", "engine.stopwatch", "engine.allocator", "engine.card"),
+        *("plan", "graph", "network", "store", "inspection", "errors"),
     },
     "engine.engine": {
         *("engine.loading", "engine.card", "engine.protocol", "plan", "batching", "store"),
@@ -48,12 +52,15 @@ ARROWS: dict[str, set[str]] = {
         *("settings", "telemetry", "errors"),
     },
     "cli": {
-        *("app", "engine.client", "engine.card", "engine.loading", "inspection", "network", "graph"),
-        *("plan.device", "plan.host", "plan.plan", "store", "settings", "errors"),
+        *("app", "engine.client", "engine.card", "engine.loading", "engine.unfolded", "engine.allocator"),
+        *("inspection", "network", "graph"),
+        *("plan.device", "plan.openmp", "plan.plan", "store", "settings", "errors"),
     },
     "__main__": {"cli"},
 }
-MAY_IMPORT_TORCH = ("plan", "graph", "network", "store.weights", "engine.engine", "engine.loading")
+MAY_IMPORT_TORCH = (
+    *("plan", "graph", "network", "store.weights", "engine.engine", "engine.loading", "engine.unfolded"),
+)
 BANNED_WORDS = {"manager", "handler", "helper", "helpers", "utils", "util", "common", "base", "misc"}
 BANNED_WORDS |= {"data", "info", "process"}
 

@@ -14,7 +14,7 @@ import os
 import struct
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -50,6 +50,8 @@ class ModelFacts(BaseModel):
     """One per norm, in the order in which the network computes them."""
     fold: dict[str, Any]
     """The fold report with its parity, as `FoldReport.as_dict` gives it."""
+    reference: Literal["stored", "computed"] = "computed"
+    """Where the float64 answers of the proof came from: the store, or this load."""
     plan: list[dict[str, Any]] = Field(default_factory=list)
     """The calls of the plan in order, each with its name, op, epilogue, shape of a row and backend."""
     seconds: dict[str, float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from service.engine import card
 from service.engine.loading import load
 from service.engine.protocol import Message, ModelLoaded, Ready, Stopped
 from service.errors import EngineFailed, InvalidConfiguration
-from service.plan import device, host
+from service.plan import device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,11 +78,11 @@ class Engine:
             self._announce(Stopped())
 
     def _load_models(self) -> None:
+        gc.freeze()  # what is imported stays; the collections while loading need not look at it
         chosen = device.choose(self._settings.device)
         device.set_threads(self._settings.threads)
         for stored in self._chosen_models():
             self._load(stored, chosen)
-        host.give_back_freed_memory()
 
     def _chosen_models(self) -> list[StoredModel]:
         names = self._settings.model_names or self._store.names()

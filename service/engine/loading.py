@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
+import gc
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from service.engine import allocator, unfolded
 from service.engine.card import ModelCard, ModelFacts
+from service.engine.stopwatch import Stopwatch
 from service.errors import InvalidManifest
-from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Reference, prove
+from service.graph.precision import astype
 from service.inspection.layer_stats import DERIVED, STORED, LayerStats, summary, with_derived
-from service.network import catalog
 from service.network.adopt import norms
+from service.plan import bucket
 from service.plan.device import describe
 from service.plan.plan import PRECISIONS, Plan, Preprocessing, lower
-from service.store import weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import numpy as np
+    from torch import fx
 
+    from service.engine.unfolded import Origin
+    from service.graph.parity import Expected
     from service.graph.report import FoldReport, NormOutcome
     from service.network.batch_norm import BatchNorm
     from service.store.manifest import Precision
@@ -40,15 +42,15 @@ class Loaded:
     card: ModelCard
 
 
-class _Stopwatch:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+@dataclass(frozen=True)
+class _Folded:
+    """The folded graph, and what is still asked of the network that it was made from."""
 
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[step] = time.perf_counter() - started
+    graph: fx.GraphModule
+    report: FoldReport
+    expected: Expected
+    origin: Origin
+    norms: dict[str, BatchNorm]
 
 
 def load(
@@ -60,40 +62,27 @@ def load(
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
 
-    Raises `StoreError` for what is wrong on disk and `ModelRefused` for a network that must not be
-    served: norms with batch statistics, or parity that does not hold.
+    Where `max_batch` is None, a CPU computes fewer rows at once than the manifest allows where more
+    would be slower. Raises `StoreError` for what is wrong on disk and `ModelRefused` for a network that
+    must not be served: norms with batch statistics, or parity that does not hold.
     """
-    manifest, step = stored.manifest, _Stopwatch()
+    manifest, step = stored.manifest, Stopwatch()
     labels = stored.labels()
     dtype = PRECISIONS[precision or manifest.serving.precision]
-    with step("read"):
-        tensors = weights.read(stored)
-    with step("build"):
-        network = catalog.build(manifest.architecture, manifest.options)
-        weights.assign(network, tensors)
-    with step("capture"):
-        captured = capture(network, torch.zeros(2, *manifest.input.shape))
-    with step("reference"):
-        reference = Reference.of(captured)
-    with step("fold"):
-        folded = fold_graph(reference, dtype)
-    with step("lower"):
-        plan = lower(
-            folded.module,
-            Preprocessing(manifest.input.mean, manifest.input.std),
-            precision=dtype,
-            device=device,
-            max_batch=max_batch or manifest.serving.max_batch,
-        )
+    with allocator.giving_back():
+        folded = _folded(stored, dtype, step)
+        with step("lower"):
+            plan = _lowered(stored, folded.graph, dtype, device, max_batch)
     with step("parity"):
-        parity = prove(reference, plan, dtype, plan.buckets()).required()
+        parity = folded.expected.prove(plan, plan.buckets()).required()
     with step("warm-up"):
         row = torch.zeros(*manifest.input.shape, dtype=torch.uint8)
-        plan.warm_up(row)  # network inputs are warm by now
+        if device.type != "cpu":  # there the proof has run every bucket, and pixels need nothing of their own
+            plan.warm_up(row)
         output_shape = list(plan(row.unsqueeze(0)).shape[1:])
     _check_output(stored, output_shape, labels)
     report = folded.report.with_proof(parity, step.seconds)
-    vectors = {name: _vectors(norm) for name, norm in norms(network).items()}
+    vectors = {name: _vectors(norm) for name, norm in folded.norms.items()}
     facts = ModelFacts(
         model=stored.name,
         version=stored.version,
@@ -104,12 +93,46 @@ def load(
         precision=precision or manifest.serving.precision,
         max_batch=plan.max_batch,
         torch_version=torch.__version__,
-        layers=_layers(norms(network), vectors, report),
+        layers=_layers(folded.norms, vectors, report),
         fold=report.as_dict(),
+        reference=folded.origin,
         plan=[asdict(step) for step in plan.steps],
         seconds=step.seconds,
     )
     return Loaded(plan, ModelCard(facts, vectors))
+
+
+def _folded(stored: StoredModel, dtype: torch.dtype, step: Stopwatch) -> _Folded:
+    source = unfolded.read(stored, step)
+    with step("fold"):
+        folded, expected = fold_graph(source.reference, dtype), source.reference.expected(dtype)
+        called = norms(source.network)
+        origin = source.origin
+        del source
+        # Graphs and their modules hold each other: without a collection three copies of the weights would
+        # lie beside the plan's own.
+        gc.collect()
+        graph, report = astype(folded.module, dtype), folded.report
+        del folded
+        gc.collect()
+    return _Folded(graph, report, expected, origin, called)
+
+
+def _lowered(
+    stored: StoredModel,
+    graph: fx.GraphModule,
+    dtype: torch.dtype,
+    device: torch.device,
+    max_batch: int | None,
+) -> Plan:
+    row, most = stored.manifest.input, stored.manifest.serving.max_batch
+    return lower(
+        graph,
+        Preprocessing(row.mean, row.std),
+        precision=dtype,
+        device=device,
+        max_batch=max_batch or bucket.largest(graph.graph, most, precision=dtype, device=device),
+    )
 
 
 def _check_output(stored: StoredModel, shape: list[int], labels: tuple[str, ...] | None) -> None:

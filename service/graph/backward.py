@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,7 +65,7 @@ class _Absorption:
         if list(mapped.shape) != shape_of(value):
             raise NotFoldable(f"{described(value)} is a constant that would have to grow")
         self._surgery.require_fit(f"the constant {described(value)}", mapped)
-        self.changes.plan(lambda: self._surgery.give_constant(value, mapped, reader))
+        self.changes.plan(partial(self._surgery.give_constant, value, mapped, reader))
 
     def _absorb_in_linear(self, value: fx.Node, affine: Affine) -> None:
         linear = LinearCall.at(value, self._surgery.constants)
@@ -74,7 +75,7 @@ class _Absorption:
         if vectors is None:
             raise NotFoldable(f"it does not act on the output channels of {linear.name}")
         weights = self._surgery.fitting(linear, *linear.followed_by(*vectors))
-        self.changes.plan(lambda: self._surgery.give_weights(linear, *weights), linear.name)
+        self.changes.plan(partial(self._surgery.give_weights, linear, *weights), linear.name)
 
     def _absorb_through_movement(self, value: fx.Node, affine: Affine) -> None:
         parts = movement.backward(value, affine)
@@ -134,7 +135,7 @@ class _Absorption:
         if step.norms:
             raise NotFoldable(f"{step.norms[0].name} stands before it and stays")
         self.absorb(step.input, step.affine.then(affine), step.reader)
-        self.changes.plan(lambda: self._surgery.replace(step.output, self._surgery.current(step.input)))
+        self.changes.plan(partial(_bypass, self._surgery, step))
 
     def _absorb_through_clamp(self, value: fx.Node, clamp: Clamp, affine: Affine) -> None:
         if 0 in affine.axes:
@@ -145,11 +146,7 @@ class _Absorption:
         if not after.equals(clamp):
             self._surgery.require_fit(f"the bounds of {described(value)}", *after.finite())
             self.changes.pay(price.of_clamp(value), f"{described(value)} would become a pass of its own")
-            self.changes.plan(lambda: self._reclamp(value, after))
-
-    def _reclamp(self, value: fx.Node, clamp: Clamp) -> None:
-        source = _source(value)
-        self._surgery.replace(value, self._surgery.write_clamp(source, clamp, value))
+            self.changes.plan(partial(_reclamp, self._surgery, value, after))
 
     def _absorb_through_pool(self, value: fx.Node, affine: Affine) -> None:
         before = pointwise.through_mean(value, affine, backward=True)
@@ -172,6 +169,14 @@ class _Absorption:
                 self.absorb(leg, affine, value)
                 return
         raise NotFoldable(f"no factor of {described(value)} can take it")
+
+
+def _bypass(surgery: Surgery, step: AffineChain) -> None:
+    surgery.replace(step.output, surgery.current(step.input))
+
+
+def _reclamp(surgery: Surgery, value: fx.Node, clamp: Clamp) -> None:
+    surgery.replace(value, surgery.write_clamp(_source(value), clamp, value))
 
 
 def _source(node: fx.Node) -> fx.Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -73,7 +74,7 @@ class _Emission:
             self._plan_map(linear, shift)
             shift = torch.zeros_like(shift)
         weights = self._surgery.fitting(linear, *linear.preceded_by(scale, shift))
-        self.changes.plan(lambda: self._surgery.give_weights(linear, *weights), linear.name)
+        self.changes.plan(partial(self._surgery.give_weights, linear, *weights), linear.name)
 
     def _plan_map(self, linear: LinearCall, shift: Tensor) -> None:
         """Plan to add to the output what the shift makes of an input that is padded with zeros behind it."""
@@ -83,7 +84,7 @@ class _Emission:
         if border is None:
             raise NotFoldable(f"{need}, whose size would change with the number of rows")
         self._surgery.require_fit(f"the border of {linear.name}", border)
-        self.changes.plan(lambda: self._surgery.add_map(linear, border))
+        self.changes.plan(partial(self._surgery.add_map, linear, border))
 
     def _emit_through_clamp(self, reader: fx.Node, clamp: Clamp, affine: Affine) -> None:
         if 0 in affine.axes:
@@ -93,11 +94,7 @@ class _Emission:
         if not earlier.equals(clamp):
             self._surgery.require_fit(f"the bounds of {described(reader)}", *earlier.finite())
             self.changes.pay(price.of_clamp(reader), f"{described(reader)} would become a pass of its own")
-            self.changes.plan(lambda: self._reclamp(reader, earlier))
-
-    def _reclamp(self, reader: fx.Node, clamp: Clamp) -> None:
-        source = reader.all_input_nodes[0]
-        self._surgery.replace(reader, self._surgery.write_clamp(source, clamp, reader))
+            self.changes.plan(partial(_reclamp, self._surgery, reader, earlier))
 
     def _emit_through_pool(self, reader: fx.Node, affine: Affine) -> None:
         refusal = pointwise.refuses(reader, affine)
@@ -115,3 +112,8 @@ class _Emission:
         if movement.inputs(reader).count(value) != 1:
             raise NotFoldable(f"{described(reader)} reads it more than once")
         return movement.forward(reader, value, affine)
+
+
+def _reclamp(surgery: Surgery, reader: fx.Node, clamp: Clamp) -> None:
+    source = reader.all_input_nodes[0]
+    surgery.replace(reader, surgery.write_clamp(source, clamp, reader))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,7 @@ from service.errors import ModelRefused
 from service.graph.capture import module_name
 from service.graph.chains import batch_statistics_norms
 from service.graph.constants import Constants
-from service.graph.precision import astype
+from service.graph.precision import compute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +27,7 @@ _FLOORS = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _SCALE = 4.0
 _ROW_INDEPENDENCE = 1e-9
 _EXACT = 1e-6
+_RECOGNISED = 1e-4
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Reference:
     """The probe: float32 `[N, ...]`."""
     answers: Tensor
     """float64 `[N, ...]`."""
+    # What has been computed so far: the unfolded network's answers by precision.
+    _unfolded: dict[torch.dtype, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     @torch.inference_mode()
@@ -96,40 +99,75 @@ class Reference:
         """
         _refuse_batch_statistics(captured)
         rows = probe(captured) if rows is None else rows
-        exact = astype(captured.module, torch.float64)
-        answers = exact(rows.double())
+        answers = compute(captured.module, rows, torch.float64)
         if not bool(answers.isfinite().all()):
             raise ModelRefused("the network's own answers to the probe are not finite numbers")
-        _refuse_dependent_rows(exact, rows.double(), answers)
+        _refuse_dependent_rows(captured.module, rows, answers)
         return Reference(captured, rows, answers)
+
+    @staticmethod
+    def recalled(captured: CapturedGraph, rows: Tensor, answers: Tensor) -> Reference | None:
+        """The reference with `answers` that `of` gave earlier; None where the network answers otherwise.
+
+        The network is asked in float32, with a tolerance of 1e-4. Its own error sets the tolerance of every
+        proof, so that with answers of something else anything would be proven. Raises `ModelRefused`
+        where norms use batch statistics.
+        """
+        _refuse_batch_statistics(captured)
+        reference = Reference(captured, rows, answers)
+        own_error = relative_error(answers, reference.unfolded(torch.float32).double())
+        return reference if own_error <= _RECOGNISED else None
 
     @torch.inference_mode()
     def unfolded(self, precision: torch.dtype) -> Tensor:
         """What the unfolded graph answers in `precision`: the error that rounding alone makes."""
-        answers: Tensor = astype(self.captured.module, precision)(self.rows.to(precision))
-        return answers
+        if precision not in self._unfolded:
+            self._unfolded[precision] = compute(self.captured.module, self.rows, precision)
+        return self._unfolded[precision]
+
+    def expected(self, precision: torch.dtype) -> Expected:
+        """What a plan in `precision` is compared with, which needs the network no longer."""
+        return Expected(self.rows, self.answers, self.unfolded(precision), precision)
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Expected:
+    """What the rows of a probe are to be answered with, and how exactly."""
+
+    rows: Tensor
+    """float32 `[N, ...]`."""
+    answers: Tensor
+    """float64 `[N, ...]`."""
+    unfolded: Tensor
+    """The unfolded network's own answers in `precision`."""
+    precision: torch.dtype
+
+    @torch.inference_mode()
+    def prove(self, run: Callable[[Tensor], Tensor], batches: Sequence[int] = ()) -> Parity:
+        """Compare `run`, which takes float32 rows, with what is expected: the worst of all batch sizes.
+
+        `batches` are asked beside the probe's own size, since a backend may compute each in its own way.
+        The tolerance is the precision's own floor, or four times the error that the unfolded network
+        has in that precision, whichever is larger: some networks amplify any rounding.
+        """
+        proofs = [compare(self.answers, run(self.rows), self.unfolded, self.precision)]
+        for size in set(batches) - {len(self.rows)}:
+            expected, rows, own = (_repeated(t, size) for t in (self.answers, self.rows, self.unfolded))
+            proofs.append(compare(expected, run(rows), own, self.precision))
+        worst = max(
+            proofs, key=lambda parity: (math.isnan(parity.max_relative_error), parity.max_relative_error)
+        )
+        return replace(worst, rows=len(self.rows))
+
+
 def prove(
     reference: Reference,
     run: Callable[[Tensor], Tensor],
     precision: torch.dtype,
     batches: Sequence[int] = (),
 ) -> Parity:
-    """Compare `run`, which takes float32 rows, with the reference: the worst of all batch sizes.
-
-    `batches` are asked beside the probe's own size, since a backend may compute each in its own way.
-    The tolerance is the precision's own floor, or four times the error that the unfolded network
-    has in that precision, whichever is larger: some networks amplify any rounding.
-    """
-    rows, unfolded = reference.rows, reference.unfolded(precision)
-    proofs = [compare(reference.answers, run(rows), unfolded, precision)]
-    for size in batches:
-        expected, asked, own = (_repeated(values, size) for values in (reference.answers, rows, unfolded))
-        proofs.append(compare(expected, run(asked), own, precision))
-    worst = max(proofs, key=lambda parity: (math.isnan(parity.max_relative_error), parity.max_relative_error))
-    return replace(worst, rows=len(rows))
+    """Compare `run` with the reference in `precision`, as `Expected.prove` does."""
+    return reference.expected(precision).prove(run, batches)
 
 
 @torch.inference_mode()
@@ -139,7 +177,7 @@ def miscomputes(reference: Reference, folded: fx.GraphModule) -> str | None:
     Both run in float64, where rounding explains next to nothing: bounds of clamps are float32, so the
     tolerance is 1e-6, or four times the unfolded network's float32 error where that is more.
     """
-    error = relative_error(reference.answers, astype(folded, torch.float64)(reference.rows.double()))
+    error = relative_error(reference.answers, compute(folded, reference.rows, torch.float64))
     if error <= _EXACT:
         return None
     own_error = relative_error(reference.answers, reference.unfolded(torch.float32).double())
@@ -200,10 +238,10 @@ def _refuse_batch_statistics(captured: CapturedGraph) -> None:
         )
 
 
-def _refuse_dependent_rows(exact: Callable[[Tensor], Tensor], rows: Tensor, together: Tensor) -> None:
+def _refuse_dependent_rows(module: fx.GraphModule, rows: Tensor, together: Tensor) -> None:
     """One caller's answer must not depend on another's input: the first row and the last are asked alone."""
     try:
-        alone = [exact(rows[:1]), exact(rows[-1:])]
+        alone = [compute(module, row, torch.float64) for row in (rows[:1], rows[-1:])]
     except (RuntimeError, IndexError, ValueError) as error:
         raise ModelRefused(f"the network cannot compute one row alone: {error}") from error
     each = len(together) // len(rows)

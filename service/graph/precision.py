@@ -1,4 +1,4 @@
-"""Precision: one graph, its stored tensors rounded to one dtype."""
+"""Precision: one graph, computed in one dtype."""
 
 from __future__ import annotations
 
@@ -21,6 +21,32 @@ def astype(module: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
     for node in graph.nodes:
         node.args, node.kwargs = in_dtype(node.args, dtype), in_dtype(node.kwargs, dtype)
     return fx.GraphModule({name: _cast(tensor, dtype) for name, tensor in tensors.items()}, graph)
+
+
+def compute(module: fx.GraphModule, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """What `astype(module, dtype)` answers to floating-point `rows` `[N, ...]`, without the copy.
+
+    A stored tensor is cast where it is read and forgotten behind it, so that a network never lies in
+    memory twice.
+    """
+    answer: Tensor = _Computation(module, dtype).run(rows.to(dtype))
+    return answer
+
+
+class _Computation(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, dtype: torch.dtype) -> None:
+        super().__init__(module)
+        self._dtype = dtype
+        self.extra_traceback = False
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = fx.node.map_aggregate((args, kwargs), self._in_dtype)
+        return super().call_function(target, args, kwargs)
+
+    def _in_dtype(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor) and argument.is_floating_point():
+            return argument.to(self._dtype)
+        return in_dtype(argument, self._dtype)
 
 
 def in_dtype(argument: Any, dtype: torch.dtype) -> Any:

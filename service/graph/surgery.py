@@ -65,7 +65,7 @@ class Surgery:
             target = f"_folded_{name}_{number}"
         self._module.register_buffer(target, value)
         node = self.graph.get_attr(target)
-        node.meta["val"] = value
+        node.meta["val"] = value.to("meta")  # metadata is copied on and on, up to the plan's
         return node
 
     def fitting(self, linear: LinearCall, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +167,7 @@ class Changes:
         self._values.add(value)
 
     def plan(self, change: Callable[[], None], partner: str | None = None) -> None:
-        """Add one change."""
+        """Add one change; one that held the attempt would keep its weights in memory until a collection."""
         self._changes.append(change)
         if partner is not None and partner not in self.partners:
             self.partners.append(partner)

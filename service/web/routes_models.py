@@ -76,6 +76,7 @@ async def show_model(context: Context, model: str, version: Version = None) -> M
             "max_waiting_rows": settings.max_waiting_rows,
             "max_request_rows": settings.max_request_rows,
         },
+        reference=facts.reference,
         torch=facts.torch_version,
         seconds=facts.seconds,
     )

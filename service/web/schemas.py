@@ -104,6 +104,8 @@ class ModelDetail(ModelSummary):
     labels: list[str] | None
     manifest: dict[str, Any]
     batching: dict[str, float]
+    reference: Literal["stored", "computed"]
+    """Whether the proof's float64 answers lay beside the weights or were computed at this start."""
     torch: str
     seconds: dict[str, float]
 

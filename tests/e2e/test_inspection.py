@@ -80,6 +80,7 @@ def test_model_tells_manifest_labels_and_batching(service: Service) -> None:
     assert model["manifest"]["input"]["mean"] == [0.3048]
     assert model["manifest"]["provenance"]["held_out"]["rows"] == 719
     assert model["batching"]["max_batch"] == 64
+    assert model["reference"] == "stored"
     assert {"capture", "fold", "parity", "warm-up"} <= set(model["seconds"])
 
 

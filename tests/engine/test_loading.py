@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import math
+import re
+import shutil
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +17,12 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from service.engine.loading import Loaded, load
+from service.engine.unfolded import write_reference
 from service.errors import InvalidManifest, InvalidWeights, ModelRefused
 from service.network import catalog
 from service.network.adopt import norms
 from service.store import manifest as manifests
-from service.store import weights
+from service.store import reference, weights
 from service.store.manifest import Input, Manifest, Output, Serving, Weights
 from service.store.model_store import ModelStore, StoredModel
 
@@ -277,3 +283,170 @@ def test_norms_with_batch_statistics_are_refused(tmp_path: Path) -> None:
     assert norms(catalog.build("Odd", {"tracked": False}))["first"].running_mean is None
     with pytest.raises(ModelRefused, match="batch statistics"):
         load(model, CPU)
+
+
+# Reference answers
+
+
+def answers_of(model: StoredModel) -> np.ndarray:
+    file: np.ndarray = load_file(model.folder / "reference.safetensors")["answers"]
+    return file
+
+
+def with_answers(model: StoredModel, answers: np.ndarray) -> None:
+    """Store other answers under the right key."""
+    row = model.manifest.input.shape
+    rows = torch.randn(2, *row, generator=torch.Generator().manual_seed(0))
+    assert np.array_equal(reference.read(model, rows.numpy()), answers_of(model))  # it is the probe
+    reference.write(model, rows.numpy(), answers)
+
+
+def test_without_stored_answers_they_are_computed_and_the_command_that_stores_them_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "foldserve.engine")
+    model = stored(tmp_path, tensors_of())
+    assert load(model, CPU).card.facts.reference == "computed"
+    assert "digits/1: the reference answers are computed: there is no reference.safetensors" in caplog.text
+    assert re.search(r"took \d+\.\d s; foldserve fold digits/1 --write-reference stores them", caplog.text)
+
+
+def test_stored_answers_are_the_unfolded_network_in_float64_and_are_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "foldserve.engine")
+    model = stored(tmp_path, tensors_of())
+    computed = load(model, CPU).card.facts
+    caplog.clear()
+    assert write_reference(model) == model.folder / "reference.safetensors"
+    recalled = load(model, CPU).card.facts
+    assert (recalled.reference, caplog.text) == ("stored", "")
+    assert recalled.fold["parity"] == computed.fold["parity"]
+    assert recalled.fold["layers"] == computed.fold["layers"]
+    network = catalog.build("digits", {})
+    network.load_state_dict(tensors_of())
+    rows = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network.double()(rows.double()).numpy()
+    np.testing.assert_allclose(answers_of(model), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_stored_answers_spare_the_float64_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = stored(tmp_path, tensors_of())
+    write_reference(model)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the reference was computed")
+
+    monkeypatch.setattr("service.graph.parity.Reference.of", refuse)
+    assert load(model, CPU).card.facts.reference == "stored"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda answers: -answers,
+        lambda answers: answers[::-1],
+        lambda answers: answers * (1 + 1e-3),
+        lambda answers: answers[:, :9],
+        lambda answers: answers[..., np.newaxis],
+        lambda answers: 0 * answers,
+    ],
+    ids=["sign", "rows swapped", "a thousandth", "nine", "axis", "zeros"],
+)
+def test_stored_answers_that_the_network_does_not_give_are_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, wrong: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    model = stored(tmp_path, tensors_of())
+    computed = load(model, CPU).card.facts
+    write_reference(model)
+    with_answers(model, wrong(answers_of(model)))
+    facts = load(model, CPU).card.facts
+    assert facts.reference == "computed"
+    assert facts.fold["parity"] == computed.fold["parity"]
+    assert "the stored reference answers are not what the network answers" in caplog.text
+
+
+def test_new_weights_under_a_new_digest_make_the_stored_answers_void(tmp_path: Path) -> None:
+    model = stored(tmp_path / "one", tensors_of())
+    write_reference(model)
+    tensors = tensors_of()
+    tensors["fc2.bias"] += 1e-6
+    other = stored(tmp_path / "other", tensors)
+    shutil.copy(model.folder / "reference.safetensors", other.folder)
+    assert load(other, CPU).card.facts.reference == "computed"
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, None], ids=["empty", "zeros", "folder"])
+def test_a_damaged_reference_stops_no_load(tmp_path: Path, content: bytes | None) -> None:
+    model = stored(tmp_path, tensors_of())
+    path = model.folder / "reference.safetensors"
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert load(model, CPU).card.facts.reference == "computed"
+
+
+@pytest.mark.usefixtures("odd")
+def test_of_a_network_that_is_refused_no_answers_are_stored(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"architecture": "Odd", "options": {"tracked": False}}
+    model = stored(tmp_path, tensors_of("Odd", tracked=False), labels=4, **keys)
+    with pytest.raises(ModelRefused, match="batch statistics"):
+        write_reference(model)
+    assert not (model.folder / "reference.safetensors").exists()
+
+
+# Memory
+
+
+def test_of_the_unfolded_network_only_its_norms_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = stored(tmp_path, tensors_of())
+    build, weak = catalog.build, dict[str, weakref.ref[Tensor]]()
+
+    def building(architecture: str, options: Any) -> nn.Module:
+        network = build(architecture, options)
+        weak.update({name: weakref.ref(tensor) for name, tensor in network.named_parameters()})
+        return network
+
+    monkeypatch.setattr(catalog, "build", building)
+    loaded = load(model, CPU)
+    gc.collect()
+    assert loaded.card.vectors["bn1"]["weight"].shape == (32,)
+    alive = {name.partition(".")[0] for name, reference in weak.items() if reference() is not None}
+    assert alive == set()
+
+
+def test_a_plan_keeps_no_weight_in_float64(version: StoredModel) -> None:
+    loaded = load(version, CPU)
+    gc.collect()
+    tensors = [held for held in gc.get_objects() if isinstance(held, Tensor) and held.device == CPU]
+    exact = [tensor.shape for tensor in tensors if tensor.dtype == torch.float64 and tensor.dim() == 4]
+    assert exact == []
+    assert loaded.plan.steps
+
+
+# Rows at once
+
+
+class Wide(nn.Module):
+    """One convolution whose result has 3 MiB a row in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(1, 12288, 1), nn.BatchNorm2d(12288)
+
+    def forward(self, x: Any) -> Any:
+        return self.bn(self.conv(x)).mean((1, 2, 3)).unsqueeze(1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [({}, 8), ({"max_batch": 20}, 20), ({"precision": "bfloat16"}, 16)], ids=str
+)
+def test_a_cpu_computes_fewer_rows_at_once_where_they_are_large_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, expected: int
+) -> None:
+    monkeypatch.setitem(catalog._ARCHITECTURES, "Wide", Wide)
+    serving = {"serving": Serving(max_batch=64)}
+    model = stored(tmp_path, tensors_of("Wide"), labels=1, architecture="Wide", **serving)
+    loaded = load(model, CPU, **asked)
+    assert loaded.card.facts.max_batch == loaded.plan.max_batch == expected

@@ -197,3 +197,44 @@ def test_a_network_that_drops_the_batch_axis_of_one_row_is_refused_with_a_hint()
     )
     with pytest.raises(ModelRefused, match="squeeze"):
         Reference.of(capture(trained(net), normal(2, 3, 4, 4)))
+
+
+def test_answers_that_were_computed_earlier_are_recalled() -> None:
+    graph = captured()
+    reference = Reference.of(graph)
+    recalled = Reference.recalled(captured(), probe(graph), reference.answers.clone())
+    assert recalled is not None
+    assert torch.equal(recalled.answers, reference.answers)
+    assert prove(recalled, graph.module, torch.float32) == prove(reference, graph.module, torch.float32)
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0.0, 1.0003, float("nan")])
+def test_answers_that_the_network_does_not_give_are_not_recalled(factor: float) -> None:
+    graph = captured()
+    assert Reference.recalled(graph, probe(graph), factor * Reference.of(graph).answers) is None
+
+
+def test_with_answers_of_something_else_a_wrong_fold_would_be_proven() -> None:
+    """Why they must be recognised: the unfolded network's own error sets the tolerance."""
+    graph = captured()
+    others = Reference(graph, probe(graph), -Reference.of(graph).answers)
+    assert prove(others, lambda rows: 2 * graph.module(rows), torch.float32).holds
+
+
+def test_answers_of_a_network_with_batch_statistics_are_not_recalled_but_refused() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten())
+    graph = capture(trained(net), normal(2, 3, 4, 4))
+    with pytest.raises(ModelRefused, match="batch statistics"):
+        Reference.recalled(graph, probe(graph), torch.zeros(2, 64).double())
+
+
+def test_each_batch_size_is_asked_once() -> None:
+    graph, asked = captured(), list[int]()
+
+    def run(rows: Tensor) -> Tensor:
+        asked.append(len(rows))
+        answers: Tensor = graph.module(rows)
+        return answers
+
+    prove(Reference.of(graph), run, torch.float32, [8, 4, 2, 1])
+    assert sorted(asked) == [1, 2, 4, 8]

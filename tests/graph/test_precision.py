@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from service.graph.capture import attribute, capture, source_nodes
-from service.graph.precision import astype, in_dtype
+from service.graph.precision import astype, compute, in_dtype
 
 from .networks import Net, exact, normal, trained
 
@@ -86,3 +86,38 @@ def test_only_floating_point_dtypes_of_a_call_are_replaced() -> None:
     given = {"dtype": torch.float16, "shape": [2, 3], "nested": (torch.int8, [torch.float32])}
     expected = {"dtype": torch.float64, "shape": [2, 3], "nested": (torch.int8, [torch.float64])}
     assert in_dtype(given, torch.float64) == expected
+
+
+class Casting(nn.Module):
+    """Casts of its own, integers among its arguments, lists of tensors, a weight that is read twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.order = nn.Conv2d(3, 4, 1), nn.Buffer(torch.tensor([3, 0, 1, 2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(self.conv(x)[:, :3]).to(torch.float32)[:, self.order]
+        return torch.cat([y, y.float() * self.conv.weight.mean()], 1).mean((2, 3), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_computing_in_a_precision_answers_as_the_copy_in_that_precision_bit_for_bit(
+    dtype: torch.dtype,
+) -> None:
+    x = normal(3, 3, 4, 4, seed=1)
+    module = capture(trained(Casting()), x).module
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with torch.inference_mode():
+        answer = compute(module, x, dtype)
+        assert answer.dtype == dtype
+        assert torch.equal(answer, astype(module, dtype)(x.to(dtype)))
+    assert {tensor.dtype for tensor in module.state_dict().values()} == {torch.float32, torch.int64}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_an_error_of_the_network_is_told_in_its_own_words() -> None:
+    module = capture(picked(), normal(2, 3, 4, 4)).module
+    with pytest.raises(RuntimeError) as caught:
+        compute(module, normal(2, 5, 4, 4), torch.float64)
+    assert "Traceback" not in str(caught.value)
+    assert "File" not in str(caught.value)

@@ -1,0 +1,96 @@
+"""The unfolded network of a stored version, and what it answers to the probe."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from service.engine.stopwatch import Stopwatch
+from service.graph.capture import capture
+from service.graph.parity import Reference, probe
+from service.network import catalog
+from service.store import reference as answers
+from service.store import weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from service.graph.capture import CapturedGraph
+    from service.store.model_store import StoredModel
+
+log = logging.getLogger("foldserve.engine")
+
+Origin = Literal["stored", "computed"]
+
+
+@dataclass(frozen=True)
+class Unfolded:
+    """A version as it was trained; everything else is compared with it."""
+
+    network: nn.Module
+    reference: Reference
+    origin: Origin
+    """Whether the reference answers were stored beside the weights or had to be computed."""
+
+
+def read(stored: StoredModel, step: Stopwatch) -> Unfolded:
+    """Read, build and capture the network, and recall its reference answers, or compute them where needed.
+
+    Raises `StoreError` for what is wrong on disk and `ModelRefused` for a network that must not be served.
+    """
+    network, captured = _captured(stored, step)
+    with step("reference"):
+        recalled = _recalled(stored, captured)
+        reference = recalled or Reference.of(captured)
+    if recalled is None:
+        log.info(
+            "%s: the reference answers took %.1f s; foldserve fold %s --write-reference stores them",
+            *(stored, step.seconds["reference"], stored),
+        )
+    return Unfolded(network, reference, "stored" if recalled else "computed")
+
+
+def write_reference(stored: StoredModel) -> Path:
+    """Compute the reference answers of a version and store them beside its weights; the answer is the file.
+
+    Raises what `read` raises, and `StoreError` where the folder cannot be written to.
+    """
+    _, captured = _captured(stored, Stopwatch())
+    reference = Reference.of(captured)
+    return answers.write(stored, reference.rows.numpy(), reference.answers.numpy())
+
+
+def _captured(stored: StoredModel, step: Stopwatch) -> tuple[nn.Module, CapturedGraph]:
+    # Export keeps the frames that called it, and what they hold, until a collection: the tensors are read in
+    # a frame that is gone by then.
+    network = _built(stored, step)
+    with step("capture"):
+        return network, capture(network, torch.zeros(2, *stored.manifest.input.shape))
+
+
+def _built(stored: StoredModel, step: Stopwatch) -> nn.Module:
+    with step("read"):
+        tensors = weights.read(stored)
+    with step("build"):
+        network = catalog.build(stored.manifest.architecture, stored.manifest.options)
+        weights.assign(network, tensors)
+    return network
+
+
+def _recalled(stored: StoredModel, captured: CapturedGraph) -> Reference | None:
+    """The reference with the stored answers; None, and why is in the log, where they cannot be used."""
+    rows = probe(captured)
+    try:
+        found = torch.from_numpy(answers.read(stored, rows.numpy()))
+    except answers.NotUsable as why:
+        log.info("%s: the reference answers are computed: %s", stored, why)
+        return None
+    recalled = Reference.recalled(captured, rows, found)
+    if recalled is None:
+        log.warning("%s: the stored reference answers are not what the network answers; not used", stored)
+    return recalled

@@ -1,0 +1,34 @@
+"""The largest bucket: how many rows a plan computes at once where nobody asked for a number."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import fx
+
+from service.graph.shapes import shape_of
+
+_FAST_BYTES = 32 << 20
+"""The largest result of one call that a CPU computes fast.
+
+glibc takes larger memory from the kernel at every call and gives it back behind it, and caches hold less
+than that (docs/benchmarks.md, "Rows at once").
+"""
+
+
+def largest(graph: fx.Graph, at_most: int, *, precision: torch.dtype, device: torch.device) -> int:
+    """How many rows of `graph` at once, up to `at_most`, are worth it on `device`; on a CPU a power of two.
+
+    More rows make a CPU's call no quicker per row once its results are larger than 32 MiB, only slower.
+    """
+    if device.type != "cpu":
+        return at_most
+    elements = max(math.prod(shape_of(node)) for node in graph.nodes if _is_result(node))
+    rows = max(1, _FAST_BYTES // (elements * precision.itemsize))
+    return min(at_most, 1 << (rows.bit_length() - 1))
+
+
+def _is_result(node: fx.Node) -> bool:
+    """Whether the value is one of rows, and not a stored tensor."""
+    return node.op in ("placeholder", "call_function") and isinstance(node.meta.get("val"), torch.Tensor)
