@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from service.graph.report import FoldReport, NormOutcome
     from service.network.batch_norm import BatchNorm
-    from service.store.manifest import Precision
     from service.store.model_store import StoredModel
 
 
@@ -55,17 +54,18 @@ def load(
     stored: StoredModel,
     device: torch.device,
     *,
-    precision: Precision | None = None,
+    precision: str | None = None,
     max_batch: int | None = None,
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
 
-    Raises `StoreError` for what is wrong on disk and `ModelRefused` for a network that must not be
-    served: norms with batch statistics, or parity that does not hold.
+    `precision` is one of `PRECISIONS`. Raises `InvalidConfiguration` for one that the device has not got,
+    `StoreError` for what is wrong on disk and `ModelRefused` for a network that must not be served: norms
+    with batch statistics, or parity that does not hold.
     """
     manifest, step = stored.manifest, _Stopwatch()
+    computed = PRECISIONS[precision or manifest.serving.precision].on(device)
     labels = stored.labels()
-    dtype = PRECISIONS[precision or manifest.serving.precision]
     with step("read"):
         tensors = weights.read(stored)
     with step("build"):
@@ -76,17 +76,18 @@ def load(
     with step("reference"):
         reference = Reference.of(captured)
     with step("fold"):
-        folded = fold_graph(reference, dtype)
+        folded = fold_graph(reference, computed.dtype)
     with step("lower"):
         plan = lower(
             folded.module,
             Preprocessing(manifest.input.mean, manifest.input.std),
-            precision=dtype,
+            precision=computed.dtype,
+            allow_tf32=computed.allow_tf32,
             device=device,
             max_batch=max_batch or manifest.serving.max_batch,
         )
     with step("parity"):
-        parity = prove(reference, plan, dtype, plan.buckets()).required()
+        parity = prove(reference, plan, computed.proven_as, plan.buckets()).required()
     with step("warm-up"):
         row = torch.zeros(*manifest.input.shape, dtype=torch.uint8)
         plan.warm_up(row)  # network inputs are warm by now

@@ -8,16 +8,48 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
+from service.errors import InvalidConfiguration
 from service.graph.capture import attribute, source_nodes
-from service.plan import aten, onednn
+from service.plan import aten, cudnn, onednn
 from service.plan.activations import respell
-from service.plan.lowering import Step, steps
+from service.plan.cuda_graphs import CudaGraphs
+from service.plan.lowering import Fusion, Step, steps
+from service.plan.recording import Recordings
 from service.plan.reuse import reuse_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    from service.plan.recording import Recorder
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a plan computes in."""
+
+    dtype: torch.dtype
+    """Of its tensors."""
+    allow_tf32: bool = False
+    """Whether a CUDA device may round what it multiplies to TF32, which has float16's 10 bits."""
+
+    def on(self, device: torch.device) -> Precision:
+        """This precision; raises `InvalidConfiguration` where `device` has not got it."""
+        if self.allow_tf32 and device.type != "cuda":
+            raise InvalidConfiguration(f"precision tf32 is for CUDA devices; this device is {device}")
+        return self
+
+    @property
+    def proven_as(self) -> torch.dtype:
+        """The dtype whose parity tolerance applies; TF32 rounds as float16 does, so float16's does."""
+        return torch.float16 if self.allow_tf32 else self.dtype
+
+
+PRECISIONS = {
+    "float32": Precision(torch.float32),
+    "tf32": Precision(torch.float32, allow_tf32=True),
+    "bfloat16": Precision(torch.bfloat16),
+    "float16": Precision(torch.float16),
+}
 
 
 @dataclass(frozen=True)
@@ -50,13 +82,16 @@ class Plan:
         precision: torch.dtype,
         device: torch.device,
         max_batch: int,
+        recorder: Recorder | None = None,
     ) -> None:
+        """`recorder`: rows are answered by recordings that it makes; None: call by call."""
         self._lowered = lowered
         self.steps = steps
         self._scale, self._shift = preprocessing.coefficients(device)
         self.precision = precision
         self.device = device
         self.max_batch = max_batch
+        self._run = Recordings(self._compute, recorder, self.buckets()) if recorder else self._compute
 
     @torch.inference_mode()
     def __call__(self, rows: Tensor) -> Tensor:
@@ -65,7 +100,7 @@ class Plan:
         `uint8` rows are pixels; `float32` rows are network inputs, normalised already. More than
         `max_batch` rows are computed in several steps.
         """
-        return torch.cat([self._answer(part) for part in torch.split(rows, self.max_batch)])
+        return torch.cat([self._run(part) for part in torch.split(rows, self.max_batch)])
 
     def buckets(self) -> list[int]:
         """The batch sizes to warm up: the powers of two below `max_batch`, and itself; largest first."""
@@ -77,12 +112,13 @@ class Plan:
         for bucket in self.buckets():
             self(row.unsqueeze(0).repeat(bucket, *[1] * row.dim()))
 
-    def _answer(self, rows: Tensor) -> Tensor:
-        on_device = rows.to(self.device, memory_format=aten.layout(rows), non_blocking=True)
+    def _compute(self, rows: Tensor) -> Tensor:
+        """Answer rows that are on the device, in float32, there."""
+        inputs = rows.to(memory_format=aten.layout(rows))
         if rows.dtype == torch.uint8:
-            on_device = torch.addcmul(self._shift, on_device, self._scale)
-        answer: Tensor = self._lowered(on_device.to(self.precision))
-        return answer.to("cpu", torch.float32)
+            inputs = torch.addcmul(self._shift, inputs, self._scale)
+        answer: Tensor = self._lowered(inputs.to(self.precision))
+        return answer.to(torch.float32)
 
 
 def lower(
@@ -92,18 +128,19 @@ def lower(
     precision: torch.dtype,
     device: torch.device,
     max_batch: int,
+    allow_tf32: bool = False,
     least_work: int = onednn.LEAST_WORK,
 ) -> Plan:
     """The folded graph as a plan for `device` in `precision`.
 
-    What oneDNN can fuse runs there, where this processor has it in this precision; the rest as ATen calls.
+    On a CUDA device what cuDNN can fuse runs there, and every batch bucket is one CUDA graph; `allow_tf32`
+    is for such a device only. On a CPU what oneDNN can fuse runs there, where this processor has it in this
+    precision. The rest runs as ATen calls. Raises `InvalidConfiguration` for TF32 elsewhere.
     """
+    Precision(precision, allow_tf32).on(device)
     lowered = aten.lower(folded, precision, device)
-    respell(lowered.graph)
-    uses_onednn = device.type == "cpu" and onednn.is_supported(precision)
-    fused = onednn.lower(lowered, least_work) if uses_onednn else {}
-    reuse_memory(lowered.graph)
-    record = steps(lowered.graph, fused, "onednn")
+    backend = {"cpu": "onednn", "cuda": "cudnn"}.get(device.type, "aten")
+    record = fuse(lowered, backend, precision, least_work)
     return Plan(
         _with_used_tensors(lowered),
         record,
@@ -111,7 +148,22 @@ def lower(
         precision=precision,
         device=device,
         max_batch=max_batch,
+        recorder=CudaGraphs(device, allow_tf32=allow_tf32) if device.type == "cuda" else None,
     )
+
+
+def fuse(
+    lowered: fx.GraphModule, backend: str, precision: torch.dtype, least_work: int = 0
+) -> tuple[Step, ...]:
+    """Rewrite the graph in place for `onednn`, `cudnn` or `aten`; the record of its calls."""
+    respell(lowered.graph)
+    fused: dict[fx.Node, Fusion] = {}
+    if backend == "onednn" and onednn.is_supported(precision):
+        fused = onednn.lower(lowered, least_work)
+    elif backend == "cudnn":
+        fused = cudnn.lower(lowered)
+    reuse_memory(lowered.graph)
+    return steps(lowered.graph, fused, backend)
 
 
 def _with_used_tensors(module: fx.GraphModule) -> fx.GraphModule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from service.engine.loading import Loaded, load
-from service.errors import InvalidManifest, InvalidWeights, ModelRefused
+from service.errors import InvalidConfiguration, InvalidManifest, InvalidWeights, ModelRefused
 from service.network import catalog
 from service.network.adopt import norms
 from service.store import manifest as manifests
@@ -148,6 +149,12 @@ def test_the_plan_answers_as_the_unfolded_network_in_float64(loaded: Loaded) -> 
         reference = network.double()((rows.double() / 255 - 0.3) / 0.4)
     error = (loaded.plan(rows) - reference).abs().max() / reference.abs().max()
     assert float(error) < 1e-5
+
+
+def test_tf32_is_refused_on_a_cpu_before_anything_is_read(version: StoredModel, tmp_path: Path) -> None:
+    elsewhere = replace(version, folder=tmp_path)
+    with pytest.raises(InvalidConfiguration, match="precision tf32 is for CUDA devices; this device is cpu"):
+        load(elsewhere, CPU, precision="tf32")
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,14 @@ from torch import Tensor, nn
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
 from service.graph.parity import Reference
-from service.plan.plan import Plan, Preprocessing, lower
+from service.plan import aten
+from service.plan.plan import Plan, Preprocessing, fuse, lower
 
-TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+if TYPE_CHECKING:
+    from service.plan.recording import Recorder
+
+TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 4e-3}
+CPU = torch.device("cpu")
 
 
 def inputs(*shape: int) -> Tensor:
@@ -28,6 +34,29 @@ def lowered(net: nn.Module, row: Tensor, precision: torch.dtype = torch.float32,
         device=torch.device("cpu"),
         max_batch=max_batch,
         least_work=0,
+    )
+
+
+def lowered_for_cudnn(
+    net: nn.Module,
+    row: Tensor,
+    precision: torch.dtype = torch.float32,
+    *,
+    device: torch.device = CPU,
+    max_batch: int = 8,
+    recorder: Recorder | None = None,
+) -> Plan:
+    """The plan that a CUDA device gets, where there is none: `cudnn_operators` computes its calls."""
+    folded = fold_graph(Reference.of(capture(net, torch.stack([row, row]))), precision).module
+    module = aten.lower(folded, precision, device)
+    return Plan(
+        module,
+        fuse(module, "cudnn", precision),
+        Preprocessing([0.0] * row.shape[0], [1.0] * row.shape[0]),
+        precision=precision,
+        device=device,
+        max_batch=max_batch,
+        recorder=recorder,
     )
 
 
