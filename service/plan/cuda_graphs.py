@@ -59,8 +59,10 @@ class CudaGraphs:
 
     def _captured(self, graph: torch.cuda.CUDAGraph, compute: Callable[[], Tensor]) -> Tensor:
         # What other threads do on the device meanwhile is no part of the recording, and no mistake.
-        mode = "thread_local"
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode=mode):
+        recording = torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        )
+        with torch.cuda.stream(self._stream), recording:  # one that fails leaves its stream in force
             return compute()
 
     # Made at the first recording: a plan can be lowered for a device that is not there.

@@ -1,12 +1,13 @@
 """The cuDNN backend: convolutions with the sum and the ReLU behind them, as one call each.
 
 The operators are stock torch's (`aten.cudnn_convolution_relu`, `aten.cudnn_convolution_add_relu`). Both
-end in the ReLU, always: a convolution without one stays the ATen call that it is.
+end in the ReLU, always: a convolution that may have none behind it stays the ATen call that it is.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -17,10 +18,13 @@ from service.plan.activations import Activation, arguments
 from service.plan.geometry import Geometry
 from service.plan.lowering import Fusion, fusion_at
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 aten = torch.ops.aten
 
 _CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv3d.default, aten.conv3d.padding}
-_RELU = Activation("relu")
+_RELU, _CLAMP = Activation("relu"), "hardtanh"
 
 
 def lower(module: fx.GraphModule) -> dict[fx.Node, Fusion]:
@@ -29,8 +33,8 @@ def lower(module: fx.GraphModule) -> dict[fx.Node, Fusion]:
     fused: dict[fx.Node, Fusion] = {}
     for call in list(module.graph.nodes):
         geometry = _geometry(call)
-        fusion = fusion_at(call, order, (_RELU.name,)) if geometry else None
-        if geometry is None or fusion is None or fusion.activation != _RELU:
+        fusion = _fusion(call, order) if geometry else None
+        if geometry is None or fusion is None:
             continue
         _take_bias(module, fusion, f"_bias_{len(fused)}")
         node = _written(module.graph, fusion, geometry)
@@ -43,12 +47,24 @@ def _geometry(call: fx.Node) -> Geometry | None:
     """The geometry of a convolution that the operators compute; None for anything else.
 
     Grouped convolutions are left alone: torch has kernels of its own for depthwise ones, and with fewer
-    groups it is not known for which shapes cuDNN has an engine that computes the epilogue.
+    groups nobody has measured what the epilogue costs.
     """
     if call.target not in _CONVOLUTIONS or not LinearCall.is_one(call):
         return None
     geometry = Geometry.of(call)
     return geometry if geometry and geometry.groups == 1 else None
+
+
+def _fusion(call: fx.Node, order: Mapping[fx.Node, int]) -> Fusion | None:
+    """The run behind `call` that ends in a ReLU, or None.
+
+    A clamp from 0 to something, such as ReLU6, stays behind a ReLU that changes nothing for it: the bias
+    then rides inside, which on its own is a pass over the whole value.
+    """
+    fusion = fusion_at(call, order, (_RELU.name, _CLAMP))
+    if fusion.activation.name == _CLAMP and fusion.activation.scalars[0] == 0:
+        return replace(fusion, run=fusion.run[:-1], activation=_RELU)
+    return fusion if fusion.activation == _RELU else None
 
 
 def _take_bias(module: fx.GraphModule, fusion: Fusion, name: str) -> None:

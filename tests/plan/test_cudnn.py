@@ -96,7 +96,7 @@ def test_what_cudnn_is_not_known_to_fuse_stays_aten(case: str, rows: int) -> Non
 
 @pytest.mark.parametrize(
     "activation",
-    [nn.Identity(), nn.ReLU6(), nn.Hardtanh(0, 1), nn.Hardswish(), nn.SiLU(), nn.LeakyReLU(0.1), nn.GELU()],
+    [nn.Identity(), nn.Hardtanh(-1, 1), nn.Hardtanh(0.1, 1), nn.Hardswish(), nn.LeakyReLU(0.1), nn.GELU()],
     ids=str,
 )
 def test_a_convolution_without_a_relu_stays_as_it_is(activation: nn.Module) -> None:
@@ -105,6 +105,17 @@ def test_a_convolution_without_a_relu_stays_as_it_is(activation: nn.Module) -> N
     assert_exact(plan, net, x)
     assert {step.backend for step in plan.steps} == {"aten"}
     assert calls(plan)[0] == "conv2d.default"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+@pytest.mark.parametrize("clamp", [nn.ReLU6(), nn.Hardtanh(0, 0.5)], ids=str)
+def test_a_clamp_from_zero_stays_behind_a_relu_that_changes_nothing_for_it(
+    clamp: nn.Module, precision: torch.dtype
+) -> None:
+    net, x = nn.Sequential(nn.Conv2d(4, 4, 3), clamp, nn.Conv2d(4, 2, 1)), inputs(3, 4, 6, 6) * 4
+    plan = lowered_for_cudnn(net, x[0], precision)
+    assert_exact(plan, net, x)
+    assert calls(plan) == ["cudnn_convolution_relu.default", "hardtanh_.default", "conv2d.default"]
 
 
 @pytest.mark.parametrize("spelled", [lambda y, _: y.clamp(min=0), lambda y, _: y.clamp_min(0)])
@@ -139,7 +150,7 @@ def test_a_sum_and_its_relu_ride_inside_the_later_of_two_convolutions(
     assert calls(plan)[2] == "cudnn_convolution_add_relu.default"
 
 
-@pytest.mark.parametrize("after", [nn.Identity(), nn.ReLU6(), nn.Sigmoid()], ids=str)
+@pytest.mark.parametrize("after", [nn.Identity(), nn.Hardtanh(-1, 1), nn.Sigmoid()], ids=str)
 def test_a_sum_without_a_relu_stays_as_it_is(after: nn.Module) -> None:
     net, x = Sum(nn.Identity(), nn.Conv2d(4, 4, 1), after), inputs(3, 4, 5, 5)
     plan = lowered_for_cudnn(net, x[0])
@@ -173,6 +184,13 @@ def test_a_sum_with_the_convolutions_own_input_leaves_the_input_alone() -> None:
     plan = lowered_for_cudnn(nn.Sequential(nn.MaxPool2d(1), net, nn.ReLU6()), x[0])
     assert_exact(plan, nn.Sequential(net, nn.ReLU6()), x)
     assert calls(plan) == ["max_pool2d.default", "cudnn_convolution_add_relu.default", "hardtanh_.default"]
+
+
+def test_a_clamp_from_zero_stays_behind_a_sum_too() -> None:
+    net, x = Sum(nn.Identity(), nn.Conv2d(4, 4, 1), nn.ReLU6()), inputs(3, 4, 5, 5) * 4
+    plan = lowered_for_cudnn(net, x[0])
+    assert_exact(plan, net, x)
+    assert calls(plan) == ["cudnn_convolution_add_relu.default", "hardtanh_.default"]
 
 
 def test_a_summand_that_is_read_again_is_not_overwritten() -> None:
@@ -265,7 +283,7 @@ def count(plan: Plan) -> Counter[str]:
         ("resnet18", {"cudnn conv2d + relu": 9, "cudnn conv2d + add, relu": 8, "aten conv2d": 3}),
         ("resnet50", {"cudnn conv2d + relu": 33, "cudnn conv2d + add, relu": 16, "aten conv2d": 4}),
         ("resnext50_32x4d", {"cudnn conv2d + relu": 17, "cudnn conv2d + add, relu": 16, "aten conv2d": 20}),
-        ("mobilenet_v2", {"aten conv2d": 52}),
+        ("mobilenet_v2", {"cudnn conv2d + relu": 18, "aten conv2d": 34}),
         ("densenet121", {"cudnn conv2d + relu": 59, "aten conv2d": 61}),
         ("vgg11_bn", {"cudnn conv2d + relu": 8}),
     ],
