@@ -15,6 +15,8 @@ from service.plan import aten
 from service.plan.plan import Plan, Preprocessing, fuse, lower
 
 if TYPE_CHECKING:
+    from torch import fx
+
     from service.plan.recording import Recorder
 
 TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 4e-3}
@@ -41,18 +43,28 @@ def lowered_for_cudnn(
     net: nn.Module,
     row: Tensor,
     precision: torch.dtype = torch.float32,
-    *,
-    device: torch.device = CPU,
     max_batch: int = 8,
     recorder: Recorder | None = None,
 ) -> Plan:
     """The plan that a CUDA device gets, where there is none: `cudnn_operators` computes its calls."""
     folded = fold_graph(Reference.of(capture(net, torch.stack([row, row]))), precision).module
+    return fused_for_cudnn(folded, row.shape[0], precision, CPU, max_batch, recorder)
+
+
+def fused_for_cudnn(
+    folded: fx.GraphModule,
+    channels: int,
+    precision: torch.dtype,
+    device: torch.device = CPU,
+    max_batch: int = 8,
+    recorder: Recorder | None = None,
+) -> Plan:
+    """The same of a network that is folded already."""
     module = aten.lower(folded, precision, device)
     return Plan(
         module,
         fuse(module, "cudnn", precision),
-        Preprocessing([0.0] * row.shape[0], [1.0] * row.shape[0]),
+        Preprocessing([0.0] * channels, [1.0] * channels),
         precision=precision,
         device=device,
         max_batch=max_batch,

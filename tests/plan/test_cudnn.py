@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,10 +17,12 @@ from service.graph.parity import Reference, prove
 from service.network import catalog
 from service.network.random_stats import randomise
 
-from .lowered import assert_exact, calls, inputs, lowered_for_cudnn, shown
+from .lowered import assert_exact, calls, fused_for_cudnn, inputs, lowered_for_cudnn, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch import fx
 
     from service.plan.plan import Plan
 
@@ -264,12 +267,19 @@ def test_a_bias_that_two_convolutions_share_is_taken_from_one_of_them_only() -> 
 # Whole networks
 
 
-def meta_plan(name: str, precision: torch.dtype = torch.float16) -> Plan:
-    """An architecture of the catalog, lowered for a device that holds shapes and no values."""
+@cache
+def architecture(name: str) -> tuple[Reference, fx.GraphModule]:
+    """An architecture of the catalog with random weights and statistics, and folded."""
     torch.manual_seed(0)
     net = catalog.build(name, {})
     randomise(net, 0)
-    return lowered_for_cudnn(net, torch.zeros(3, 64, 64), precision, device=torch.device("meta"))
+    reference = Reference.of(capture(net, torch.zeros(2, 3, 32, 32)))
+    return reference, fold_graph(reference).module
+
+
+def meta_plan(name: str) -> Plan:
+    """An architecture of the catalog, lowered for a device that holds shapes and no values."""
+    return fused_for_cudnn(architecture(name)[1], 3, torch.float16, torch.device("meta"))
 
 
 def count(plan: Plan) -> Counter[str]:
@@ -300,7 +310,7 @@ def test_a_lowered_network_needs_nothing_from_another_device_and_fits_every_sche
     stored = [attribute(plan._lowered, str(node.target)) for node in source_nodes(plan._lowered.graph)]
     assert {tensor.device.type for tensor in stored} == {"meta"}
     for dtype in (torch.uint8, torch.float32):
-        answer = plan._compute(torch.empty(5, 3, 64, 64, dtype=dtype, device="meta"))
+        answer = plan._compute(torch.empty(5, 3, 32, 32, dtype=dtype, device="meta"))
         assert (answer.shape, answer.dtype, answer.device.type) == ((5, 1000), torch.float32, "meta")
 
 
@@ -314,17 +324,13 @@ def test_of_a_resnets_convolutions_only_the_four_that_are_summands_are_left_and_
 @pytest.mark.parametrize("precision", PRECISIONS, ids=str)
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v2", "resnext50_32x4d"])
 def test_parity_holds_for_the_lowered_network(name: str, precision: torch.dtype) -> None:
-    torch.manual_seed(0)
-    net = catalog.build(name, {})
-    randomise(net, 0)
-    plan = lowered_for_cudnn(net, torch.zeros(3, 32, 32), precision, max_batch=4)
-    reference = Reference.of(capture(net, torch.zeros(2, 3, 32, 32)))
-    assert prove(reference, plan, precision, plan.buckets()).holds
+    reference, folded = architecture(name)
+    assert prove(reference, fused_for_cudnn(folded, 3, precision), precision, [4, 1]).holds
 
 
 def test_lowering_leaves_the_folded_graph_as_it_was() -> None:
-    net, x = Sum(nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 1), nn.ReLU()), inputs(3, 4, 5, 5)
-    folded = fold_graph(Reference.of(capture(net, x))).module
-    before = str(folded.graph)
-    lowered_for_cudnn(net, x[0])
-    assert str(folded.graph) == before
+    _, folded = architecture("resnet18")
+    graph, values = str(folded.graph), {name: value.clone() for name, value in folded.state_dict().items()}
+    fused_for_cudnn(folded, 3, torch.float32)
+    assert str(folded.graph) == graph
+    assert all(torch.equal(value, values[name]) for name, value in folded.state_dict().items())
