@@ -138,11 +138,10 @@ def lower(
     precision. The rest runs as ATen calls. Raises `InvalidConfiguration` for TF32 elsewhere.
     """
     Precision(precision, allow_tf32).on(device)
-    lowered = aten.lower(folded, precision, device)
     backend = {"cpu": "onednn", "cuda": "cudnn"}.get(device.type, "aten")
-    record = fuse(lowered, backend, precision, least_work)
+    lowered, record = fuse(aten.lower(folded, precision, device), backend, precision, least_work)
     return Plan(
-        _with_used_tensors(lowered),
+        lowered,
         record,
         preprocessing,
         precision=precision,
@@ -154,8 +153,8 @@ def lower(
 
 def fuse(
     lowered: fx.GraphModule, backend: str, precision: torch.dtype, least_work: int = 0
-) -> tuple[Step, ...]:
-    """Rewrite the graph in place for `onednn`, `cudnn` or `aten`; the record of its calls."""
+) -> tuple[fx.GraphModule, tuple[Step, ...]]:
+    """The graph with the calls of `onednn`, `cudnn` or `aten`, and their record; `lowered` is used up."""
     respell(lowered.graph)
     fused: dict[fx.Node, Fusion] = {}
     if backend == "onednn" and onednn.is_supported(precision):
@@ -163,7 +162,8 @@ def fuse(
     elif backend == "cudnn":
         fused = cudnn.lower(lowered)
     reuse_memory(lowered.graph)
-    return steps(lowered.graph, fused, backend)
+    record = steps(lowered.graph, fused, backend)
+    return _with_used_tensors(lowered), record
 
 
 def _with_used_tensors(module: fx.GraphModule) -> fx.GraphModule:

@@ -60,10 +60,10 @@ def fused_for_cudnn(
     recorder: Recorder | None = None,
 ) -> Plan:
     """The same of a network that is folded already."""
-    module = aten.lower(folded, precision, device)
+    module, record = fuse(aten.lower(folded, precision, device), "cudnn", precision)
     return Plan(
         module,
-        fuse(module, "cudnn", precision),
+        record,
         Preprocessing([0.0] * channels, [1.0] * channels),
         precision=precision,
         device=device,

@@ -166,7 +166,7 @@ def test_a_sum_without_a_relu_stays_as_it_is(after: nn.Module) -> None:
     [
         lambda y, x: (y + F.adaptive_avg_pool2d(x, 1)).relu(),
         lambda y, x: (y + x.mean(0, keepdim=True) * 0).relu(),
-        lambda y, x: torch.add(y, x, alpha=2).relu(),
+        lambda y, x: torch.add(y, x.tanh(), alpha=2).relu(),
         lambda y, x: (y + y).relu(),
         lambda y, x: (y - x).relu(),
     ],
@@ -262,6 +262,28 @@ def test_a_bias_that_two_convolutions_share_is_taken_from_one_of_them_only() -> 
     plan = lowered_for_cudnn(net, x[0])
     assert_exact(plan, net, x)
     assert biases(plan) == [True, False, True]
+
+
+class Computed(nn.Module):
+    """A convolution whose bias is computed whenever it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.conv.bias is not None
+        return F.conv2d(x, self.conv.weight, self.conv.bias.exp())
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_bias_that_is_computed_stays_where_it_is(own: bool) -> None:
+    plain = nn.Sequential(nn.Tanh(), nn.Conv2d(4, 6, 3, padding=1))
+    net = Sum(plain, Computed(), nn.ReLU()) if own else Sum(Computed(), plain, nn.ReLU())
+    x = inputs(3, 4, 5, 5)
+    plan = lowered_for_cudnn(net, x[0])
+    assert_exact(plan, net, x)
+    assert biases(plan) == [True, True]
 
 
 # Whole networks

@@ -104,6 +104,8 @@ def test_rows_that_are_left_from_an_earlier_batch_are_computed_beside_but_not_an
 ) -> None:
     doubling.recordings(torch.full((6, 3), torch.nan))
     doubling.assert_answers(torch.ones(3, 3))
+    doubling.recordings(torch.ones(1, 3))
+    doubling.assert_answers(torch.zeros(3, 3))
     assert doubling.given[3].isnan().all()  # the bucket of four holds one that is left
 
 
