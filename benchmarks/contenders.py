@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from service.plan import host
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -229,8 +231,9 @@ def main() -> None:
     """Build the contender, then run as often as each line of the input says."""
     task = Task(**json.loads(sys.argv[1]))
     os.sched_setaffinity(0, task.cores)
-    if task.contender == "foldserve":  # as `service/cli.py` does before torch is imported
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if task.contender == "foldserve":  # what `foldserve serve` does before torch is imported
+        host.calm_openmp(os.environ)
+        host.keep_freed_memory()
     started = time.perf_counter()
     import torch
 

@@ -1,9 +1,9 @@
-"""A plan whose cores are not its own: with OpenMP's threads spinning while they wait, and sleeping.
+"""A plan whose cores are not its own: with OpenMP's threads spinning while they wait, or sleeping.
 
     python benchmarks/contention.py [--cores 2] [--models digits,resnet18]
 
 Prints milliseconds per row at batch 1, median and 95th percentile: alone on its cores, and with another
-process busy on one of them. foldserve lets the threads sleep (`service/cli.py`).
+process busy on one of them. foldserve lets the threads sleep soon (`service/plan/host.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ from service.network import catalog
 from service.network.random_stats import randomise
 from service.plan.plan import Preprocessing, lower
 
+POLICIES: dict[str, dict[str, str]] = {
+    "spin": {"OMP_WAIT_POLICY": "ACTIVE"},
+    "sleep": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "sleep soon": {"GOMP_SPINCOUNT": "10000"},
+}
 BUSY = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
 
 
@@ -37,8 +42,8 @@ def main() -> None:
     print("| model | threads that wait | alone, ms | one core taken, ms |")
     print("|---|---|---|---|", flush=True)
     for model in arguments.models.split(","):
-        for policy, words in (("ACTIVE", "spin"), ("PASSIVE", "sleep")):
-            environment = {**os.environ, "OMP_WAIT_POLICY": policy}
+        for words, policy in POLICIES.items():
+            environment = {**os.environ, **policy}
             command = [sys.executable, __file__, "--child", "--models", model, f"--cores={arguments.cores}"]
             answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
             print(f"| {model} | {words} | {answer.stdout.strip()} |", flush=True)

@@ -1,10 +1,11 @@
 """The plan against what else runs a network on the same cores, in the same minutes.
 
-    python benchmarks/engine.py [--models resnet18,resnet50] [--batches 1,8] [--cores 0,1] [--device cpu]
+    python benchmarks/engine.py [--models resnet18,resnet50] [--batches 1,8] [--cores 0,1] [--json FILE]
 
-Each contender is a process of its own on the same pinned cores; they take turns, so that a noisy neighbour
-disturbs all of them alike. A cell is the median of the rounds with the quartiles beside it, and the ratio of
-the medians: how many times as fast as eager, and as the contender, foldserve is.
+Each contender is a process of its own on the same pinned cores. They take short turns, so that a noisy
+neighbour and a core that changes its clock disturb all of them alike, and a ratio is taken within each round:
+how many times as fast as the contender foldserve was. A cell is the median of the rounds with the quartiles
+beside it. `benchmarks/picture.py` draws what `--json` wrote.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import statistics
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +27,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from contenders import CONTENDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "digits")
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
@@ -68,11 +74,17 @@ class Contender:
 def main() -> None:
     """Measure and print one table per model, precision and batch."""
     arguments = _arguments()
-    for model in arguments.models:
-        for precision in arguments.precisions:
-            for batch in arguments.batches:
-                print(f"\n{model}, batch {batch}, {precision}, {arguments.device}, cores {arguments.cores}")
-                _print(_measured(model, batch, precision, arguments), precision)
+    results: list[dict[str, Any]] = []
+    for model, precision, batch in product(arguments.models, arguments.precisions, arguments.batches):
+        cell = {"model": model, "batch": batch, "precision": precision, "cores": len(arguments.cores)}
+        print(f"\n{model}, batch {batch}, {precision}, {arguments.device}, cores {arguments.cores}")
+        print("| contender | ms (quartiles) | start s | x eager | foldserve is (quartiles) |")
+        print("|---|---|---|---|---|")
+        for row in _rows(_measured(model, batch, precision, arguments), precision):
+            print(_line(row), flush=True)
+            results.append({**cell, **row})
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=1))
 
 
 def _measured(model: str, batch: int, precision: str, arguments: argparse.Namespace) -> list[Contender]:
@@ -97,23 +109,43 @@ def _measured(model: str, batch: int, precision: str, arguments: argparse.Namesp
     return contenders
 
 
-def _print(contenders: list[Contender], precision: str) -> None:
-    """The table; ends the contenders."""
+def _rows(contenders: list[Contender], precision: str) -> Iterator[dict[str, Any]]:
+    """One row of the table for each contender, which ends."""
     answers = {contender.name: torch.load(contender.answer).double() for contender in contenders}
-    medians = {contender.name: statistics.median(contender.times) for contender in contenders}
-    print("| contender | ms (quartiles) | start s | x eager | foldserve is |\n|---|---|---|---|---|")
+    times = {contender.name: contender.times for contender in contenders}
+    eager, ours = times[contenders[0].name], times.get("foldserve")
+    reference = answers[contenders[0].name]
     for contender in contenders:
-        reference, answer = answers[contenders[0].name], answers[contender.name]
-        error = float((answer - reference).abs().max() / reference.abs().max())
-        wrong = f" **wrong by {error:.0e}**" if error > _TOLERANCE[precision] else ""
-        low, middle, high = (1000 * value for value in statistics.quantiles(contender.times, n=4))
-        print(
-            f"| {contender.name}{wrong} | {middle:.3f} ({low:.3f} .. {high:.3f}) | {contender.start_s:.1f} | "
-            f"{medians[contenders[0].name] / medians[contender.name]:.2f} | "
-            f"{medians[contender.name] / medians.get('foldserve', float('nan')):.2f} |",
-            flush=True,
-        )
         contender.end()
+        error = float((answers[contender.name] - reference).abs().max() / reference.abs().max())
+        yield {
+            "contender": contender.name,
+            "ms": _quartiles([1000 * seconds for seconds in contender.times]),
+            "start_s": contender.start_s,
+            "times_eager": statistics.median(_ratios(eager, contender.times)),
+            "foldserve_is": _quartiles(_ratios(contender.times, ours)) if ours else None,
+            "error": error,
+            "is_wrong": error > _TOLERANCE[precision],
+        }
+
+
+def _ratios(theirs: list[float], ours: list[float]) -> list[float]:
+    """How many times as fast ours is, round by round."""
+    return [one / other for one, other in zip(theirs, ours, strict=True)]
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    return statistics.quantiles(values, n=4)
+
+
+def _line(row: dict[str, Any]) -> str:
+    low, middle, high = row["ms"]
+    wrong = f" **wrong by {row['error']:.0e}**" if row["is_wrong"] else ""
+    ours = "{1:.2f} ({0:.2f} .. {2:.2f})".format(*row["foldserve_is"]) if row["foldserve_is"] else ""
+    return (
+        f"| {row['contender']}{wrong} | {middle:.3f} ({low:.3f} .. {high:.3f}) | {row['start_s']:.1f} | "
+        f"{row['times_eager']:.2f} | {ours} |"
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -132,8 +164,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--precisions", type=words, default=["float32", "bfloat16"])
     parser.add_argument("--cores", type=numbers, default=sorted(os.sched_getaffinity(0)))
     parser.add_argument("--device", choices=list(CONTENDERS), default="cpu")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=2.0, help="per contender and cell")
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--seconds", type=float, default=3.0, help="per contender and cell")
+    parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument(
         "--only", type=lambda text: text.split(";"), help="contenders, separated by semicolons"
     )

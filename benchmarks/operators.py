@@ -2,7 +2,7 @@
 
     python benchmarks/operators.py [--core 0]
 
-Microseconds per call at batch 1, one thread, float32, median; the number behind `onednn.LEAST_WORK`.
+Microseconds per call at batch 1, one thread, float32, median; behind `service/plan/small.py`.
 """
 
 from __future__ import annotations

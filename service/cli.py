@@ -18,6 +18,7 @@ from rich.table import Table
 
 from service import __version__, settings
 from service.errors import FoldserveError, UnknownVersion
+from service.plan import host
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ err = Console(stderr=True, highlight=False)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the answer is the process's exit status."""
-    # Read when torch is loaded. OpenMP's threads would otherwise spin while they wait for each other, and
-    # where another process has one of their cores, that costs up to a hundredfold (docs/benchmarks.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    host.calm_openmp(os.environ)  # read when torch is imported
     arguments = vars(_parser().parse_args(argv))
     command: Callable[[Settings, dict[str, Any]], int] = arguments.pop("command")
     flags = {
@@ -128,6 +127,7 @@ def _serve(chosen: Settings, _: dict[str, Any]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     err.print(f"foldserve {__version__}: loading models from {chosen.model_store}", soft_wrap=True)
+    host.keep_freed_memory()
     from service import app
 
     return app.serve(chosen, lambda client, address: _greet(chosen, client, address))

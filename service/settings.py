@@ -33,7 +33,7 @@ class Settings(BaseSettings):
         description="Serving precision; manifest: what each model's manifest says; tf32: on CUDA only.",
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
-        0, description="Threads of one computation on the CPU; 0: as many as there are cores."
+        0, description="Threads of one computation on the CPU; 0: as many as the process owns cores."
     )
     max_batch: Annotated[int, Field(ge=0, le=4096)] = Field(
         0, description="Rows computed at once; 0: what each model's manifest says."

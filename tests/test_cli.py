@@ -226,19 +226,22 @@ def test_fold_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"max_relative_error", "unfolded_relative_error", "top1_agreement"} <= set(report["parity"])
 
 
-@pytest.mark.parametrize("own", [None, "ACTIVE"])
-def test_threads_that_wait_sleep_unless_the_environment_says_otherwise(own: str | None) -> None:
-    code = "import os; from service import cli; cli.main(['models']); print(os.environ['OMP_WAIT_POLICY'])"
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+@pytest.mark.parametrize(("own", "spins"), [({}, "10000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")])
+def test_threads_that_wait_sleep_soon_unless_the_environment_says_otherwise(
+    own: dict[str, str], spins: str
+) -> None:
+    code = "import os; from service import cli; cli.main(['models']); print(os.environ.get('GOMP_SPINCOUNT'))"
+    waiting = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+    environment = {name: value for name, value in os.environ.items() if name not in waiting}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=environment | ({"OMP_WAIT_POLICY": own} if own else {}),
+        env=environment | own,
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.splitlines()[-1] == (own or "PASSIVE")
+    assert done.stdout.splitlines()[-1] == spins
 
 
 @pytest.mark.usefixtures("threads_as_before")

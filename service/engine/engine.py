@@ -17,7 +17,7 @@ from service.engine import card
 from service.engine.loading import load
 from service.engine.protocol import Message, ModelLoaded, Ready, Stopped
 from service.errors import EngineFailed, InvalidConfiguration
-from service.plan import device
+from service.plan import device, host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,6 +81,7 @@ class Engine:
         device.set_threads(self._settings.threads)
         for stored in self._chosen_models():
             self._load(stored, chosen)
+        host.give_back_freed_memory()
 
     def _chosen_models(self) -> list[StoredModel]:
         names = self._settings.model_names or self._store.names()

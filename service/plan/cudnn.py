@@ -16,7 +16,7 @@ from service.graph.capture import attribute
 from service.graph.linear import LinearCall
 from service.plan.activations import Activation, arguments
 from service.plan.geometry import Geometry
-from service.plan.lowering import Fusion, fusion_at
+from service.plan.lowering import Fusion, Step, fusion_at, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,20 +27,20 @@ _CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv3d.default, 
 _RELU, _CLAMP = Activation("relu"), "hardtanh"
 
 
-def lower(module: fx.GraphModule) -> dict[fx.Node, Fusion]:
-    """Rewrite the graph in place; answers which of its calls are cuDNN's now, and what went into them."""
+def lower(module: fx.GraphModule) -> dict[fx.Node, Step | None]:
+    """Rewrite the graph in place; the record of the calls that are cuDNN's now."""
     order = {node: position for position, node in enumerate(module.graph.nodes)}
-    fused: dict[fx.Node, Fusion] = {}
+    written: dict[fx.Node, Step | None] = {}
     for call in list(module.graph.nodes):
         geometry = _geometry(call)
         fusion = _fusion(call, order) if geometry else None
         if geometry is None or fusion is None:
             continue
-        _take_bias(module, fusion, f"_bias_{len(fused)}")
+        _take_bias(module, fusion, f"_bias_{len(written)}")
         node = _written(module.graph, fusion, geometry)
         order[node] = order[fusion.output]
-        fused[node] = fusion
-    return fused
+        written[node] = step_of(fusion, "cudnn")
+    return written
 
 
 def _geometry(call: fx.Node) -> Geometry | None:

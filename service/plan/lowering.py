@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -75,19 +75,25 @@ def fusion_at(call: fx.Node, order: Mapping[fx.Node, int], after_add: Collection
     return fusion if fusion.activation.name in after_add else summed
 
 
-def steps(graph: fx.Graph, fused: Mapping[fx.Node, Fusion], backend: str) -> tuple[Step, ...]:
-    """The record of a lowered graph; `fused` says which of its calls `backend` computes."""
+def step_of(fusion: Fusion, backend: str) -> Step:
+    """The record of the call that computes a fusion."""
+    call: Any = fusion.call
+    return Step(
+        module_name(call) or call.name,
+        str(call.target._opname).removesuffix("_"),
+        fusion.epilogue,
+        tuple(shape_of(fusion.output)[1:]),
+        backend,
+    )
+
+
+def steps(graph: fx.Graph, written: Mapping[fx.Node, Step | None]) -> tuple[Step, ...]:
+    """The record of a lowered graph: what a backend wrote, None for its mere views, and ATen's calls."""
     return tuple(
-        Step(
-            module_name(call) or call.name,
-            str(call.target._opname).removesuffix("_"),
-            fused[node].epilogue if node in fused else "",
-            tuple(shape_of(node)[1:]),
-            backend if node in fused else "aten",
-        )
+        step
         for node in graph.nodes
-        if isinstance(node.meta.get("val"), torch.Tensor)
-        and isinstance((call := fused[node].call if node in fused else node).target, OpOverload)
+        if isinstance(node.target, OpOverload) and isinstance(node.meta.get("val"), torch.Tensor)
+        if (step := written[node] if node in written else step_of(Fusion((node,)), "aten"))
     )
 
 

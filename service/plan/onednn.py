@@ -15,7 +15,8 @@ from service.graph.capture import attribute
 from service.graph.linear import LinearCall
 from service.graph.shapes import shape_of
 from service.plan.activations import arguments
-from service.plan.lowering import Fusion, fusion_at
+from service.plan.lowering import Fusion, Step, fusion_at, step_of
+from service.plan.small import is_pointwise, is_small, write_product
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +26,6 @@ aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
 _CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv3d.default, aten.conv3d.padding}
 _AFTER_ADD = ("none", "relu")
 _PACKED_FOR_ROWS = 1
-LEAST_WORK = 5_000_000
-"""Multiply-adds for one row below which a call's fixed cost, some 50 microseconds, is more than it saves.
-
-Measured by `benchmarks/operators.py`.
-"""
 
 
 def is_supported(precision: torch.dtype) -> bool:
@@ -44,22 +40,40 @@ def is_supported(precision: torch.dtype) -> bool:
     return precision in checks and checks[precision]()
 
 
-def lower(module: fx.GraphModule, least_work: int = LEAST_WORK) -> dict[fx.Node, Fusion]:
-    """Rewrite the graph in place; answers which of its calls are oneDNN's now, and what went into them.
+def lower(
+    module: fx.GraphModule, precision: torch.dtype, rows: int, packed: dict[str, Tensor]
+) -> dict[fx.Node, Step | None]:
+    """Rewrite the graph in place for batches of about `rows`; answers the steps written, None for views.
 
-    Calls of fewer than `least_work` multiply-adds for one row stay as they are.
+    `packed` keeps the packed weights by the names of their calls, for the lowering to another number of rows.
     """
     order = {node: position for position, node in enumerate(module.graph.nodes)}
-    fused: dict[fx.Node, Fusion] = {}
+    written: dict[fx.Node, Step | None] = {}
     for call in list(module.graph.nodes):
-        if not LinearCall.is_one(call) or not _is_packable(call) or _work(call) < least_work:
+        if not LinearCall.is_one(call) or not _is_packable(call):
+            continue
+        if precision == torch.float32 and is_small(call, rows):
+            written |= _small(module, call, order)
             continue
         sums = _AFTER_ADD if call.target in _CONVOLUTIONS else None  # the others have no such operator
         fusion = fusion_at(call, order, sums)
-        node = _written(module, fusion, f"_packed_{len(fused)}")
+        step = step_of(fusion, "onednn")
+        node = _written(module, fusion, packed)
         order[node] = order[fusion.output]
-        fused[node] = fusion
-    return fused
+        written[node] = step
+    return written
+
+
+def _small(module: fx.GraphModule, call: fx.Node, order: dict[fx.Node, int]) -> dict[fx.Node, Step | None]:
+    """Leave a small layer to ATen: a pointwise convolution as a matrix product, others as they are."""
+    if not is_pointwise(call):
+        return {}
+    fusion = fusion_at(call, order, None)
+    recorded = [*(step_of(Fusion((node,)), "aten") for node in fusion.run), None]
+    nodes = write_product(module, fusion)
+    order[nodes[-1]] = order[fusion.output]
+    _erase(module, fusion)
+    return dict(zip(nodes, recorded, strict=True))
 
 
 def _is_packable(call: fx.Node) -> bool:
@@ -77,14 +91,6 @@ def _is_packable(call: fx.Node) -> bool:
         is_depthwise = groups > 1 and groups == weight.meta["val"].shape[0]
         return not is_depthwise and all(e < s for e, s in zip(extra, stride, strict=True))
     return call.target in _CONVOLUTIONS and _geometry(call)[0] is not None
-
-
-def _work(call: fx.Node) -> int:
-    """The multiply-adds for one row: each output, or input of a transposed convolution, meets a filter."""
-    named = arguments(call)
-    each = named["input"] if call.target is aten.conv_transpose2d.input else call
-    _, *filter_shape = named["weight"].meta["val"].shape
-    return math.prod(shape_of(each)) * int(math.prod(filter_shape))
 
 
 def _geometry(call: fx.Node) -> tuple[Any, ...]:
@@ -113,18 +119,25 @@ def _padding(call: fx.Node) -> list[int] | None:
     return None if any(number % 2 for number in zeros) else [number // 2 for number in zeros]
 
 
-def _written(module: fx.GraphModule, fusion: Fusion, name: str) -> fx.Node:
+def _written(module: fx.GraphModule, fusion: Fusion, packed: dict[str, Tensor]) -> fx.Node:
     """The fused call, in place of the nodes that it computes."""
-    weight = attribute(module, str(arguments(fusion.call)["weight"].target))
-    module.register_buffer(name, _packed(fusion.call, weight))
+    name = f"_packed_{fusion.call.name}"
+    if name not in packed:
+        weight = attribute(module, str(arguments(fusion.call)["weight"].target))
+        packed[name] = _packed(fusion.call, weight)
+    module.register_buffer(name, packed[name])
     with module.graph.inserting_before(fusion.output):
         target, args = _call(fusion, module.graph.get_attr(name))
         node = module.graph.call_function(target, args)
     node.meta = dict(fusion.output.meta)
     fusion.output.replace_all_uses_with(node)
+    _erase(module, fusion)
+    return node
+
+
+def _erase(module: fx.GraphModule, fusion: Fusion) -> None:
     for replaced in reversed(fusion.run):
         module.graph.erase_node(replaced)
-    return node
 
 
 def _packed(call: fx.Node, weight: Tensor) -> Tensor:

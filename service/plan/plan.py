@@ -13,14 +13,17 @@ from service.graph.capture import attribute, source_nodes
 from service.plan import aten, cudnn, onednn
 from service.plan.activations import respell
 from service.plan.cuda_graphs import CudaGraphs
-from service.plan.lowering import Fusion, Step, steps
+from service.plan.interpreter import interpreted
+from service.plan.lowering import Step, steps
 from service.plan.recording import Recordings
 from service.plan.reuse import reuse_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from service.plan.recording import Recorder
+
+_MANY = 8
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,21 @@ class Preprocessing:
         )
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """A graph that is ready to run, and the record of its calls."""
+
+    module: fx.GraphModule
+    steps: tuple[Step, ...]
+
+
 class Plan:
     """Computes rows on one device; not thread-safe, the engine's thread owns it."""
 
     def __init__(
         self,
-        lowered: fx.GraphModule,
-        steps: tuple[Step, ...],
+        for_many: Lowered,
+        for_one: Lowered,
         preprocessing: Preprocessing,
         *,
         precision: torch.dtype,
@@ -85,13 +96,18 @@ class Plan:
         recorder: Recorder | None = None,
     ) -> None:
         """`recorder`: rows are answered by recordings that it makes; None: call by call."""
-        self._lowered = lowered
-        self.steps = steps
+        self._lowered, self._lowered_for_one = for_many.module, for_one.module
+        self._run = _runnable(for_many, device)
+        self._run_one = self._run if for_one is for_many else _runnable(for_one, device)
+        self.steps = for_many.steps
+        """What is called, in order, for a batch of rows."""
+        self.steps_for_one = for_one.steps
+        """The same for a single row."""
         self._scale, self._shift = preprocessing.coefficients(device)
         self.precision = precision
         self.device = device
         self.max_batch = max_batch
-        self._run = Recordings(self._compute, recorder, self.buckets()) if recorder else self._compute
+        self._answer = Recordings(self._compute, recorder, self.buckets()) if recorder else self._compute
 
     @torch.inference_mode()
     def __call__(self, rows: Tensor) -> Tensor:
@@ -100,7 +116,9 @@ class Plan:
         `uint8` rows are pixels; `float32` rows are network inputs, normalised already. More than
         `max_batch` rows are computed in several steps.
         """
-        return torch.cat([self._run(part) for part in torch.split(rows, self.max_batch)])
+        if len(rows) <= self.max_batch:
+            return self._answer(rows)
+        return torch.cat([self._answer(part) for part in torch.split(rows, self.max_batch)])
 
     def buckets(self) -> list[int]:
         """The batch sizes to warm up: the powers of two below `max_batch`, and itself; largest first."""
@@ -117,8 +135,8 @@ class Plan:
         inputs = rows.to(memory_format=aten.layout(rows))
         if rows.dtype == torch.uint8:
             inputs = torch.addcmul(self._shift, inputs, self._scale)
-        answer: Tensor = self._lowered(inputs.to(self.precision))
-        return answer.to(torch.float32)
+        run = self._run_one if len(rows) == 1 else self._run
+        return run(inputs.to(self.precision)).to(torch.float32)
 
 
 def lower(
@@ -129,7 +147,6 @@ def lower(
     device: torch.device,
     max_batch: int,
     allow_tf32: bool = False,
-    least_work: int = onednn.LEAST_WORK,
 ) -> Plan:
     """The folded graph as a plan for `device` in `precision`.
 
@@ -138,11 +155,14 @@ def lower(
     precision. The rest runs as ATen calls. Raises `InvalidConfiguration` for TF32 elsewhere.
     """
     Precision(precision, allow_tf32).on(device)
+    lowered = aten.lower(folded, precision, device)
     backend = {"cpu": "onednn", "cuda": "cudnn"}.get(device.type, "aten")
-    lowered, record = fuse(aten.lower(folded, precision, device), backend, precision, least_work)
+    packed: dict[str, Tensor] = {}
+    for_many = fuse(lowered, backend, precision, _MANY, packed)
+    for_one = fuse(lowered, backend, precision, 1, packed)
     return Plan(
-        lowered,
-        record,
+        for_many,
+        for_many if for_one.steps == for_many.steps else for_one,
         preprocessing,
         precision=precision,
         device=device,
@@ -152,22 +172,23 @@ def lower(
 
 
 def fuse(
-    lowered: fx.GraphModule, backend: str, precision: torch.dtype, least_work: int = 0
-) -> tuple[fx.GraphModule, tuple[Step, ...]]:
-    """The graph with the calls of `onednn`, `cudnn` or `aten`, and their record; `lowered` is used up."""
-    respell(lowered.graph)
-    fused: dict[fx.Node, Fusion] = {}
+    lowered: fx.GraphModule, backend: str, precision: torch.dtype, rows: int, packed: dict[str, Tensor]
+) -> Lowered:
+    """The graph in the calls of `onednn`, `cudnn` or `aten`, for about so many rows; adds to `packed`."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(lowered.graph, {}))
+    module = fx.GraphModule(lowered, graph)
+    respell(module.graph)
+    written: dict[fx.Node, Step | None] = {}
     if backend == "onednn" and onednn.is_supported(precision):
-        fused = onednn.lower(lowered, least_work)
+        written = onednn.lower(module, precision, rows, packed)
     elif backend == "cudnn":
-        fused = cudnn.lower(lowered)
-    reuse_memory(lowered.graph)
-    record = steps(lowered.graph, fused, backend)
-    return _with_used_tensors(lowered), record
-
-
-def _with_used_tensors(module: fx.GraphModule) -> fx.GraphModule:
-    """The module without the tensors that no call reads any more."""
+        written = cudnn.lower(module)
+    reuse_memory(module.graph)
     module.graph.eliminate_dead_code()
     used = {str(node.target): attribute(module, str(node.target)) for node in source_nodes(module.graph)}
-    return fx.GraphModule(used, module.graph)
+    return Lowered(fx.GraphModule(used, module.graph), steps(module.graph, written))
+
+
+def _runnable(lowered: Lowered, device: torch.device) -> Callable[[Tensor], Tensor]:
+    return interpreted(lowered.module) if device.type == "cpu" else lowered.module

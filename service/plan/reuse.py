@@ -55,6 +55,8 @@ _FRESH: set[Any] = {
     aten.conv_transpose2d.input,
     aten.conv_transpose3d.input,
     aten.linear.default,
+    aten.addmm.default,
+    aten.mm.default,
     aten.batch_norm.default,
     aten.gelu.default,
     aten.clamp.Tensor,

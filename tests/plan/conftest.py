@@ -26,3 +26,9 @@ def _cudnn_operators() -> Iterator[None]:
     library = registered()
     yield
     library._destroy()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def no_layer_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of a few pixels, too, become oneDNN's, which would be faster as ATen calls."""
+    monkeypatch.setattr("service.plan.onednn.is_small", lambda call, rows: False)

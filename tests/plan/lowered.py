@@ -35,7 +35,6 @@ def lowered(net: nn.Module, row: Tensor, precision: torch.dtype = torch.float32,
         precision=precision,
         device=torch.device("cpu"),
         max_batch=max_batch,
-        least_work=0,
     )
 
 
@@ -60,10 +59,10 @@ def fused_for_cudnn(
     recorder: Recorder | None = None,
 ) -> Plan:
     """The same of a network that is folded already."""
-    module, record = fuse(aten.lower(folded, precision, device), "cudnn", precision)
+    lowered = fuse(aten.lower(folded, precision, device), "cudnn", precision, max_batch, {})
     return Plan(
-        module,
-        record,
+        lowered,
+        lowered,
         Preprocessing([0.0] * channels, [1.0] * channels),
         precision=precision,
         device=device,

@@ -86,11 +86,11 @@ def folded_plan(name: str, side: int, precision: torch.dtype) -> tuple[Plan, boo
         precision=precision,
         device=torch.device("cpu"),
         max_batch=4,
-        least_work=0,
     )
     return plan, prove(reference, plan, precision, plan.buckets()).holds
 
 
+@pytest.mark.usefixtures("no_layer_is_small")
 def test_the_record_names_modules_epilogues_shapes_and_backends() -> None:
     plan, _ = folded_plan("resnet18", 64, torch.float32)
     assert plan.steps[:4] == (
@@ -113,6 +113,7 @@ def test_the_record_names_modules_epilogues_shapes_and_backends() -> None:
         ("vgg11_bn", {"max_pool2d", "flatten", "adaptive_avg_pool2d"}),
     ],
 )
+@pytest.mark.usefixtures("no_layer_is_small")
 def test_only_what_onednn_has_no_epilogue_for_is_left_to_aten(name: str, left: set[str]) -> None:
     plan, holds = folded_plan(name, 64, torch.float32)
     assert {step.op for step in plan.steps if step.backend == "aten"} == left
@@ -136,24 +137,6 @@ def test_a_plan_copies_and_reorders_nothing_between_its_steps() -> None:
     moving = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::to_dense", "aten::to_mkldnn"}
     moved = [event.name for event in profile.events() if event.name in moving and event.input_shapes[0]]
     assert moved == []
-
-
-def test_a_layer_too_small_for_the_fixed_cost_of_a_fused_call_stays_aten() -> None:
-    net = nn.Sequential(
-        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(8), nn.Conv2d(64, 8, 1)
-    )
-    folded = fold_graph(Reference.of(capture(net, torch.zeros(2, 3, 64, 64)))).module
-    plan = lower(
-        folded,
-        Preprocessing([0.0] * 3, [1.0] * 3),
-        precision=torch.float32,
-        device=torch.device("cpu"),
-        max_batch=4,
-    )
-    assert [(step.op, step.backend) for step in plan.steps if step.op == "conv2d"] == [
-        ("conv2d", "onednn"),
-        ("conv2d", "aten"),
-    ]
 
 
 def test_a_hard_swish_whose_three_is_scaled_is_not_one() -> None:

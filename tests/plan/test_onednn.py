@@ -10,6 +10,8 @@ from service.plan import onednn
 
 from .lowered import assert_exact, calls, inputs, lowered, shown
 
+pytestmark = pytest.mark.usefixtures("no_layer_is_small")
+
 PRECISIONS = [torch.float32, torch.bfloat16]
 ACTIVATIONS: dict[str, nn.Module] = {
     "relu": nn.ReLU(),

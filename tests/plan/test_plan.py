@@ -139,8 +139,9 @@ def test_buckets_are_the_powers_of_two_and_the_largest_batch(max_batch: int, buc
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
 def test_warming_up_runs_every_bucket_with_the_row(dtype: torch.dtype) -> None:
     computed, seen = plan(max_batch=5), list[tuple[int, torch.dtype]]()
-    lowered = computed._lowered
-    computed._lowered = lambda x: seen.append((len(x), x.dtype)) or lowered(x)  # type: ignore[assignment,func-returns-value]
+    run = computed._run
+    computed._run = lambda x: seen.append((len(x), x.dtype)) or run(x)  # type: ignore[func-returns-value]
+    computed._run_one = computed._run
     computed.warm_up(torch.ones(3, 6, 6, dtype=dtype))
     assert seen == [(rows, torch.float32) for rows in (5, 4, 2, 1)]
 
