@@ -185,7 +185,7 @@ def foldserve(task: Task) -> Run:
     plan = lower(
         fold_graph(reference, task.dtype).module,
         Preprocessing([0.0] * rows.shape[1], [1.0] * rows.shape[1]),
-        precision=PRECISIONS[task.precision],
+        precision=PRECISIONS[task.precision].dtype,
         device=device.choose(task.device),
         max_batch=task.batch,
     )

@@ -275,17 +275,19 @@ def _dry_run(
 
     torch.manual_seed(seed)
     device.set_threads(chosen.threads)
+    on = device.choose(chosen.device)
+    precision = PRECISIONS["float32" if chosen.precision == "manifest" else chosen.precision].on(on)
     with err.status(f"folding {architecture}"):
         network = catalog.build(architecture, {})
         randomise(network, seed)
         row = catalog.input_shape(network) if shape is None else [int(size) for size in shape.split(",")]
         folded = fold(network, torch.zeros(2, *row))
-        precision = "float32" if chosen.precision == "manifest" else chosen.precision
         plan = lower(
             folded.module,
             Preprocessing([0.0] * row[0], [1.0] * row[0]),
-            precision=PRECISIONS[precision],
-            device=device.choose(chosen.device),
+            precision=precision.dtype,
+            allow_tf32=precision.allow_tf32,
+            device=on,
             max_batch=1,
         )
     return folded.report.as_dict(), [asdict(step) for step in plan.steps]

@@ -28,8 +28,9 @@ class Settings(BaseSettings):
         "latest", description="Serve the highest version of each model, or all of them."
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    precision: Literal["manifest", "float32", "bfloat16", "float16"] = Field(
-        "manifest", description="Serving precision; manifest: what each model's manifest says."
+    precision: Literal["manifest", "float32", "tf32", "bfloat16", "float16"] = Field(
+        "manifest",
+        description="Serving precision; manifest: what each model's manifest says; tf32: on CUDA only.",
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="Threads of one computation on the CPU; 0: as many as the process owns cores."

@@ -18,7 +18,7 @@ from service.inspection.layer_stats import DERIVED, STORED, LayerStats, summary,
 from service.network.adopt import norms
 from service.plan import bucket
 from service.plan.device import describe
-from service.plan.plan import PRECISIONS, Plan, Preprocessing, lower
+from service.plan.plan import PRECISIONS, Plan, Precision, Preprocessing, lower
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from service.graph.parity import Expected
     from service.graph.report import FoldReport, NormOutcome
     from service.network.batch_norm import BatchNorm
-    from service.store.manifest import Precision
     from service.store.model_store import StoredModel
 
 
@@ -57,22 +56,23 @@ def load(
     stored: StoredModel,
     device: torch.device,
     *,
-    precision: Precision | None = None,
+    precision: str | None = None,
     max_batch: int | None = None,
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
 
     Where `max_batch` is None, a CPU computes fewer rows at once than the manifest allows where more
-    would be slower. Raises `StoreError` for what is wrong on disk and `ModelRefused` for a network that
-    must not be served: norms with batch statistics, or parity that does not hold.
+    would be slower. `precision` is one of `PRECISIONS`. Raises `InvalidConfiguration` for one that the
+    device has not got, `StoreError` for what is wrong on disk and `ModelRefused` for a network that must
+    not be served: norms with batch statistics, or parity that does not hold.
     """
     manifest, step = stored.manifest, Stopwatch()
+    computed = PRECISIONS[precision or manifest.serving.precision].on(device)
     labels = stored.labels()
-    dtype = PRECISIONS[precision or manifest.serving.precision]
     with allocator.giving_back():
-        folded = _folded(stored, dtype, step)
+        folded = _folded(stored, computed, step)
         with step("lower"):
-            plan = _lowered(stored, folded.graph, dtype, device, max_batch)
+            plan = _lowered(stored, folded.graph, computed, device, max_batch)
     with step("parity"):
         parity = folded.expected.prove(plan, plan.buckets()).required()
     with step("warm-up"):
@@ -102,17 +102,18 @@ def load(
     return Loaded(plan, ModelCard(facts, vectors))
 
 
-def _folded(stored: StoredModel, dtype: torch.dtype, step: Stopwatch) -> _Folded:
+def _folded(stored: StoredModel, computed: Precision, step: Stopwatch) -> _Folded:
     source = unfolded.read(stored, step)
     with step("fold"):
-        folded, expected = fold_graph(source.reference, dtype), source.reference.expected(dtype)
+        folded = fold_graph(source.reference, computed.dtype)
+        expected = source.reference.expected(computed.proven_as)
         called = norms(source.network)
         origin = source.origin
         del source
         # Graphs and their modules hold each other: without a collection three copies of the weights would
         # lie beside the plan's own.
         gc.collect()
-        graph, report = astype(folded.module, dtype), folded.report
+        graph, report = astype(folded.module, computed.dtype), folded.report
         del folded
         gc.collect()
     return _Folded(graph, report, expected, origin, called)
@@ -121,7 +122,7 @@ def _folded(stored: StoredModel, dtype: torch.dtype, step: Stopwatch) -> _Folded
 def _lowered(
     stored: StoredModel,
     graph: fx.GraphModule,
-    dtype: torch.dtype,
+    computed: Precision,
     device: torch.device,
     max_batch: int | None,
 ) -> Plan:
@@ -129,9 +130,10 @@ def _lowered(
     return lower(
         graph,
         Preprocessing(row.mean, row.std),
-        precision=dtype,
+        precision=computed.dtype,
+        allow_tf32=computed.allow_tf32,
         device=device,
-        max_batch=max_batch or bucket.largest(graph.graph, most, precision=dtype, device=device),
+        max_batch=max_batch or bucket.largest(graph.graph, most, precision=computed.dtype, device=device),
     )
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 import os
 import re
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from service.errors import InvalidConfiguration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def choose(name: str) -> torch.device:
@@ -32,6 +37,18 @@ def choose(name: str) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda", index)
+
+
+@contextmanager
+def searching(*, allow_tf32: bool) -> Iterator[None]:
+    """Let CUDA calls within search for cuDNN's fastest algorithm, with TF32 or without it."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, allow_tf32, allow_tf32
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def set_threads(wanted: int) -> None:

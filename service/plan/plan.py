@@ -8,18 +8,51 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
+from service.errors import InvalidConfiguration
 from service.graph.capture import attribute, source_nodes
-from service.plan import aten, onednn
+from service.plan import aten, cudnn, onednn
 from service.plan.activations import respell
+from service.plan.cuda_graphs import CudaGraphs
 from service.plan.interpreter import interpreted
 from service.plan.lowering import Step, steps
+from service.plan.recording import Recordings
 from service.plan.reuse import reuse_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from service.plan.recording import Recorder
+
 _MANY = 8
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a plan computes in."""
+
+    dtype: torch.dtype
+    """Of its tensors."""
+    allow_tf32: bool = False
+    """Whether a CUDA device may round what it multiplies to TF32, which has float16's 10 bits."""
+
+    def on(self, device: torch.device) -> Precision:
+        """This precision; raises `InvalidConfiguration` where `device` has not got it."""
+        if self.allow_tf32 and device.type != "cuda":
+            raise InvalidConfiguration(f"precision tf32 is for CUDA devices; this device is {device}")
+        return self
+
+    @property
+    def proven_as(self) -> torch.dtype:
+        """The dtype whose parity tolerance applies; TF32 rounds as float16 does, so float16's does."""
+        return torch.float16 if self.allow_tf32 else self.dtype
+
+
+PRECISIONS = {
+    "float32": Precision(torch.float32),
+    "tf32": Precision(torch.float32, allow_tf32=True),
+    "bfloat16": Precision(torch.bfloat16),
+    "float16": Precision(torch.float16),
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +93,9 @@ class Plan:
         precision: torch.dtype,
         device: torch.device,
         max_batch: int,
+        recorder: Recorder | None = None,
     ) -> None:
+        """`recorder`: rows are answered by recordings that it makes; None: call by call."""
         self._lowered, self._lowered_for_one = for_many.module, for_one.module
         self._run = _runnable(for_many, device)
         self._run_one = self._run if for_one is for_many else _runnable(for_one, device)
@@ -72,6 +107,7 @@ class Plan:
         self.precision = precision
         self.device = device
         self.max_batch = max_batch
+        self._answer = Recordings(self._compute, recorder, self.buckets()) if recorder else self._compute
 
     @torch.inference_mode()
     def __call__(self, rows: Tensor) -> Tensor:
@@ -94,13 +130,13 @@ class Plan:
         for bucket in self.buckets():
             self(row.unsqueeze(0).repeat(bucket, *[1] * row.dim()))
 
-    def _answer(self, rows: Tensor) -> Tensor:
-        on_device = rows.to(self.device, memory_format=aten.layout(rows), non_blocking=True)
+    def _compute(self, rows: Tensor) -> Tensor:
+        """Answer rows that are on the device, in float32, there."""
+        inputs = rows.to(memory_format=aten.layout(rows))
         if rows.dtype == torch.uint8:
-            on_device = torch.addcmul(self._shift, on_device, self._scale)
+            inputs = torch.addcmul(self._shift, inputs, self._scale)
         run = self._run_one if len(rows) == 1 else self._run
-        answer = run(on_device.to(self.precision))
-        return answer.to("cpu", torch.float32)
+        return run(inputs.to(self.precision)).to(torch.float32)
 
 
 def lower(
@@ -110,16 +146,20 @@ def lower(
     precision: torch.dtype,
     device: torch.device,
     max_batch: int,
+    allow_tf32: bool = False,
 ) -> Plan:
     """The folded graph as a plan for `device` in `precision`.
 
-    What oneDNN can fuse runs there, where this processor has it in this precision; the rest as ATen calls.
+    On a CUDA device what cuDNN can fuse runs there, and every batch bucket is one CUDA graph; `allow_tf32`
+    is for such a device only. On a CPU what oneDNN can fuse runs there, where this processor has it in this
+    precision. The rest runs as ATen calls. Raises `InvalidConfiguration` for TF32 elsewhere.
     """
+    Precision(precision, allow_tf32).on(device)
     lowered = aten.lower(folded, precision, device)
-    respell(lowered.graph)
+    backend = {"cpu": "onednn", "cuda": "cudnn"}.get(device.type, "aten")
     packed: dict[str, Tensor] = {}
-    for_many = _for_rows(lowered, _MANY, precision, device, packed)
-    for_one = _for_rows(lowered, 1, precision, device, packed)
+    for_many = fuse(lowered, backend, precision, _MANY, packed)
+    for_one = fuse(lowered, backend, precision, 1, packed)
     return Plan(
         for_many,
         for_many if for_one.steps == for_many.steps else for_one,
@@ -127,22 +167,23 @@ def lower(
         precision=precision,
         device=device,
         max_batch=max_batch,
+        recorder=CudaGraphs(device, allow_tf32=allow_tf32) if device.type == "cuda" else None,
     )
 
 
-def _for_rows(
-    lowered: fx.GraphModule,
-    rows: int,
-    precision: torch.dtype,
-    device: torch.device,
-    packed: dict[str, Tensor],
+def fuse(
+    lowered: fx.GraphModule, backend: str, precision: torch.dtype, rows: int, packed: dict[str, Tensor]
 ) -> Lowered:
-    """The graph as it runs for about so many rows."""
+    """The graph in the calls of `onednn`, `cudnn` or `aten`, for about so many rows; adds to `packed`."""
     graph = fx.Graph()
     graph.output(graph.graph_copy(lowered.graph, {}))
     module = fx.GraphModule(lowered, graph)
-    uses_onednn = device.type == "cpu" and onednn.is_supported(precision)
-    written = onednn.lower(module, precision, rows, packed) if uses_onednn else {}
+    respell(module.graph)
+    written: dict[fx.Node, Step | None] = {}
+    if backend == "onednn" and onednn.is_supported(precision):
+        written = onednn.lower(module, precision, rows, packed)
+    elif backend == "cudnn":
+        written = cudnn.lower(module)
     reuse_memory(module.graph)
     module.graph.eliminate_dead_code()
     used = {str(node.target): attribute(module, str(node.target)) for node in source_nodes(module.graph)}

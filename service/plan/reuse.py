@@ -64,6 +64,8 @@ _FRESH: set[Any] = {
     aten.max_pool2d.default,
     aten.avg_pool2d.default,
     aten.mean.dim,
+    aten.cudnn_convolution_relu.default,
+    aten.cudnn_convolution_add_relu.default,
     mkldnn._convolution_pointwise.default,
     mkldnn._convolution_pointwise.binary,
     mkldnn._convolution_pointwise_.binary,

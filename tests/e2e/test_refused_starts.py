@@ -107,6 +107,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "two at once": ({"max_batch": -1, "threads": "x"}, "FOLDSERVE_THREADS: .*; FOLDSERVE_MAX_BATCH: "),
     "not an address": ({"host": "256.0.0.1"}, r"cannot listen on 256\.0\.0\.1:0"),
     "no such CUDA device": ({"device": "cuda:99"}, "'cuda:99'.*(sees no CUDA device|there are)"),
+    "TF32 on a CPU": ({"device": "cpu", "precision": "tf32"}, "precision tf32 is for CUDA devices"),
     "no such device": ({"device": "tpu"}, "'tpu' is none of auto, cpu, cuda, cuda:N"),
 }
 

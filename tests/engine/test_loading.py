@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from service.engine.loading import Loaded, load
 from service.engine.unfolded import write_reference
-from service.errors import InvalidManifest, InvalidWeights, ModelRefused
+from service.errors import InvalidConfiguration, InvalidManifest, InvalidWeights, ModelRefused
 from service.network import catalog
 from service.network.adopt import norms
 from service.store import manifest as manifests
@@ -154,6 +155,12 @@ def test_the_plan_answers_as_the_unfolded_network_in_float64(loaded: Loaded) -> 
         reference = network.double()((rows.double() / 255 - 0.3) / 0.4)
     error = (loaded.plan(rows) - reference).abs().max() / reference.abs().max()
     assert float(error) < 1e-5
+
+
+def test_tf32_is_refused_on_a_cpu_before_anything_is_read(version: StoredModel, tmp_path: Path) -> None:
+    elsewhere = replace(version, folder=tmp_path)
+    with pytest.raises(InvalidConfiguration, match="precision tf32 is for CUDA devices; this device is cpu"):
+        load(elsewhere, CPU, precision="tf32")
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from .cudnn_operators import registered
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -16,6 +18,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _cudnn_operators() -> Iterator[None]:
+    """The operators of the CUDA plan, computed on the CPU by what they are documented to mean."""
+    library = registered()
+    yield
+    library._destroy()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture

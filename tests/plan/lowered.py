@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,16 @@ from torch import Tensor, nn
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
 from service.graph.parity import Reference
-from service.plan.plan import Plan, Preprocessing, lower
+from service.plan import aten
+from service.plan.plan import Plan, Preprocessing, fuse, lower
 
-TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+if TYPE_CHECKING:
+    from torch import fx
+
+    from service.plan.recording import Recorder
+
+TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 4e-3}
+CPU = torch.device("cpu")
 
 
 def inputs(*shape: int) -> Tensor:
@@ -30,6 +38,39 @@ def lowered(net: nn.Module, row: Tensor, precision: torch.dtype = torch.float32,
     )
 
 
+def lowered_for_cudnn(
+    net: nn.Module,
+    row: Tensor,
+    precision: torch.dtype = torch.float32,
+    max_batch: int = 8,
+    recorder: Recorder | None = None,
+) -> Plan:
+    """The plan that a CUDA device gets, where there is none: `cudnn_operators` computes its calls."""
+    folded = fold_graph(Reference.of(capture(net, torch.stack([row, row]))), precision).module
+    return fused_for_cudnn(folded, row.shape[0], precision, CPU, max_batch, recorder)
+
+
+def fused_for_cudnn(
+    folded: fx.GraphModule,
+    channels: int,
+    precision: torch.dtype,
+    device: torch.device = CPU,
+    max_batch: int = 8,
+    recorder: Recorder | None = None,
+) -> Plan:
+    """The same of a network that is folded already."""
+    lowered = fuse(aten.lower(folded, precision, device), "cudnn", precision, max_batch, {})
+    return Plan(
+        lowered,
+        lowered,
+        Preprocessing([0.0] * channels, [1.0] * channels),
+        precision=precision,
+        device=device,
+        max_batch=max_batch,
+        recorder=recorder,
+    )
+
+
 def shown(plan: Plan) -> list[str]:
     """The steps in the order of computation: backend, operation, epilogue."""
     return [f"{step.backend} {step.op}" + f" + {step.epilogue}" * bool(step.epilogue) for step in plan.steps]
@@ -42,7 +83,7 @@ def calls(plan: Plan) -> list[str]:
 
 
 @torch.no_grad()
-def assert_exact(plan: Plan, net: nn.Module, rows: Tensor) -> None:
+def assert_exact(plan: Plan, net: nn.Module, rows: Tensor, tolerance: float | None = None) -> None:
     """The plan's answers are those of the unfolded layers in float64, and a second call's too."""
     reference: Tensor = copy.deepcopy(net).eval().double()(rows.double())
     before = rows.clone()
@@ -50,5 +91,5 @@ def assert_exact(plan: Plan, net: nn.Module, rows: Tensor) -> None:
         answer = plan(rows)
         assert (answer.shape, answer.dtype) == (reference.shape, torch.float32)
         error = float((answer - reference).abs().max() / reference.abs().max())
-        assert error <= TOLERANCES[plan.precision]
+        assert error <= (tolerance or TOLERANCES[plan.precision])
     assert torch.equal(rows, before)

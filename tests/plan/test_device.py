@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from service.errors import InvalidConfiguration
-from service.plan.device import choose, describe, owned_cores
+from service.plan.device import choose, describe, owned_cores, searching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +55,27 @@ def test_a_cuda_device_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatc
     assert not torch.backends.cudnn.allow_tf32
     with pytest.raises(InvalidConfiguration, match="there are 2 CUDA devices"):
         choose("cuda:2")
+
+
+def arithmetic() -> tuple[bool, bool, bool]:
+    """What is in force: cuDNN's search, TF32 in convolutions, TF32 in products."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    return cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+
+
+@pytest.mark.usefixtures("_tf32_restored")
+@pytest.mark.parametrize("outside", [True, False])
+@pytest.mark.parametrize("allow_tf32", [True, False])
+def test_a_search_says_whether_tf32_is_allowed_and_then_all_is_as_it_was(
+    allow_tf32: bool, outside: bool
+) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = outside
+    with searching(allow_tf32=allow_tf32):
+        assert arithmetic() == (True, allow_tf32, allow_tf32)
+    assert arithmetic() == (False, outside, outside)
+    with pytest.raises(ZeroDivisionError), searching(allow_tf32=allow_tf32):
+        _ = 1 / 0
+    assert arithmetic() == (False, outside, outside)
 
 
 @pytest.mark.parametrize(("threads", "said"), [(1, "cpu (1 thread)"), (2, "cpu (2 threads)")])

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from service.errors import InvalidConfiguration
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
 from service.graph.parity import Reference
 from service.plan.device import choose
-from service.plan.plan import Plan, Preprocessing, lower
+from service.plan.plan import PRECISIONS, Plan, Preprocessing, lower
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 cuda = pytest.param(
@@ -143,6 +144,26 @@ def test_warming_up_runs_every_bucket_with_the_row(dtype: torch.dtype) -> None:
     computed._run_one = computed._run
     computed.warm_up(torch.ones(3, 6, 6, dtype=dtype))
     assert seen == [(rows, torch.float32) for rows in (5, 4, 2, 1)]
+
+
+def test_tf32_is_refused_on_a_cpu() -> None:
+    folded = fold_graph(Reference.of(capture(network(), torch.zeros(2, 3, 6, 6)))).module
+    preprocessing, cpu = Preprocessing(MEAN, STD), torch.device("cpu")
+    with pytest.raises(InvalidConfiguration, match="precision tf32 is for CUDA devices; this device is cpu"):
+        lower(folded, preprocessing, precision=torch.float32, allow_tf32=True, device=cpu, max_batch=4)
+    assert PRECISIONS["float32"].on(cpu) is PRECISIONS["float32"]
+    assert PRECISIONS["tf32"].on(torch.device("cuda", 1)) is PRECISIONS["tf32"]
+
+
+def test_tf32_is_float32_that_is_proven_like_float16() -> None:
+    """Both keep ten bits of what they multiply; the error of float16 is at least that of TF32."""
+    proven = {name: (precision.dtype, precision.proven_as) for name, precision in PRECISIONS.items()}
+    assert proven == {
+        "float32": (torch.float32, torch.float32),
+        "tf32": (torch.float32, torch.float16),
+        "bfloat16": (torch.bfloat16, torch.bfloat16),
+        "float16": (torch.float16, torch.float16),
+    }
 
 
 def test_answers_need_no_gradient() -> None:
