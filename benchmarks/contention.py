@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from service.graph import fold
 from service.network import catalog
 from service.network.random_stats import randomise
-from service.plan.plan import Preprocessing, lower
+from service.plan.plan import lower
+from service.plan.preprocessing import Preprocessing
 
 BUSY = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
 

@@ -263,7 +263,8 @@ def _dry_run(
     from service.network import catalog
     from service.network.random_stats import randomise
     from service.plan import device
-    from service.plan.plan import PRECISIONS, Preprocessing, lower
+    from service.plan.plan import PRECISIONS, lower
+    from service.plan.preprocessing import Preprocessing
 
     torch.manual_seed(seed)
     device.set_threads(chosen.threads)

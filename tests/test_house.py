@@ -49,7 +49,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "cli": {
         *("app", "engine.client", "engine.card", "engine.loading", "inspection", "network", "graph"),
-        *("plan.device", "plan.plan", "store", "settings", "errors"),
+        *("plan.device", "plan.plan", "plan.preprocessing", "store", "settings", "errors"),
     },
     "__main__": {"cli"},
 }

@@ -13,12 +13,13 @@ from service.engine.card import ModelCard, ModelFacts
 from service.errors import InvalidManifest
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Reference, prove
+from service.graph.parity import Reference, pixel_probe, prove, require_same
 from service.inspection.layer_stats import DERIVED, STORED, LayerStats, summary, with_derived
 from service.network import catalog
 from service.network.adopt import norms
 from service.plan.device import describe
-from service.plan.plan import PRECISIONS, Plan, Preprocessing, lower
+from service.plan.plan import PRECISIONS, Plan, lower
+from service.plan.preprocessing import Preprocessing
 from service.store import weights
 
 if TYPE_CHECKING:
@@ -78,9 +79,10 @@ def load(
     with step("fold"):
         folded = fold_graph(reference, dtype)
     with step("lower"):
+        preprocessing = Preprocessing(manifest.input.mean, manifest.input.std)
         plan = lower(
             folded.module,
-            Preprocessing(manifest.input.mean, manifest.input.std),
+            preprocessing,
             precision=dtype,
             device=device,
             max_batch=max_batch or manifest.serving.max_batch,
@@ -88,9 +90,10 @@ def load(
     with step("parity"):
         parity = prove(reference, plan, dtype, plan.buckets()).required()
     with step("warm-up"):
-        row = torch.zeros(*manifest.input.shape, dtype=torch.uint8)
-        plan.warm_up(row)  # network inputs are warm by now
-        output_shape = list(plan(row.unsqueeze(0)).shape[1:])
+        row = pixel_probe(manifest.input.shape)
+        answer = plan(preprocessing.normalised(row.unsqueeze(0)))
+        require_same(answer, plan.warm_up(row), parity.tolerance)  # network inputs are warm by now
+        output_shape = list(answer.shape[1:])
     _check_output(stored, output_shape, labels)
     report = folded.report.with_proof(parity, step.seconds)
     vectors = {name: _vectors(norm) for name, norm in norms(network).items()}
@@ -103,6 +106,7 @@ def load(
         device=describe(device),
         precision=precision or manifest.serving.precision,
         max_batch=plan.max_batch,
+        preprocessing=plan.preprocessing,
         torch_version=torch.__version__,
         layers=_layers(norms(network), vectors, report),
         fold=report.as_dict(),

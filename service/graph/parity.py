@@ -16,13 +16,14 @@ from service.graph.constants import Constants
 from service.graph.precision import astype
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import fx
 
     from service.graph.capture import CapturedGraph
 
 _PROBE_ROWS = 2
+_PIXELS = 256
 _FLOORS = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _SCALE = 4.0
 _ROW_INDEPENDENCE = 1e-9
@@ -130,6 +131,27 @@ def prove(
         proofs.append(compare(expected, run(asked), own, precision))
     worst = max(proofs, key=lambda parity: (math.isnan(parity.max_relative_error), parity.max_relative_error))
     return replace(worst, rows=len(rows))
+
+
+def pixel_probe(row: Sequence[int]) -> Tensor:
+    """One row of random pixels, `uint8`, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, _PIXELS, list(row), dtype=torch.uint8, generator=generator)
+
+
+def require_same(inputs: Tensor, pixels: Mapping[int, Tensor], tolerance: float) -> None:
+    """Raise `ModelRefused` where pixels are answered otherwise than the network inputs that they stand for.
+
+    `inputs` is the answer to one row `[1, ...]` of network inputs, `pixels` that to so many copies of the
+    row as pixels. What the network makes of inputs is proven elsewhere, so this needs no float64.
+    """
+    for size, answers in pixels.items():
+        error = relative_error(inputs.double().expand(size, *inputs.shape[1:]), answers.double())
+        if not error <= tolerance:
+            raise ModelRefused(
+                f"parity failed: the answers to {size} rows of pixels differ by {error:.2e} from those to "
+                f"the network inputs that they stand for, which is over {tolerance:.2e}"
+            )
 
 
 @torch.inference_mode()

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx
 
-from service.graph.capture import attribute, source_nodes
-from service.plan import aten, onednn
+from service.graph.shapes import shape_of
+from service.plan import aten, kept_norms, onednn
 from service.plan.activations import respell
-from service.plan.lowering import Step, steps
+from service.plan.device import use_threads
+from service.plan.lowering import Fusion, Step, steps
+from service.plan.preprocessing import PixelEntry, PixelPass, Preprocessing, for_pixels, tensors_of
 from service.plan.reuse import reuse_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How pixels become network inputs: `(pixel / 255 - mean) / std`, per channel."""
-
-    mean: Sequence[float]
-    std: Sequence[float]
-
-    def coefficients(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Scale and shift as float32 `[C, 1, 1]`, so that the input is `pixel * scale + shift`."""
-        mean = torch.tensor(self.mean, dtype=torch.float64)
-        std = torch.tensor(self.std, dtype=torch.float64)
-        scale, shift = 1 / (255 * std), -mean / std
-        return (
-            scale.to(device, torch.float32).reshape(-1, 1, 1),
-            shift.to(device, torch.float32).reshape(-1, 1, 1),
-        )
+# A pixel is an exact number there, and what is left of a weight behind a division by 255 no denormal.
+_HOLDS_PIXELS = (torch.float32, torch.bfloat16)
 
 
 class Plan:
@@ -45,7 +31,8 @@ class Plan:
         self,
         lowered: fx.GraphModule,
         steps: tuple[Step, ...],
-        preprocessing: Preprocessing,
+        normalise: PixelPass,
+        for_pixels: fx.GraphModule | None = None,
         *,
         precision: torch.dtype,
         device: torch.device,
@@ -53,10 +40,13 @@ class Plan:
     ) -> None:
         self._lowered = lowered
         self.steps = steps
-        self._scale, self._shift = preprocessing.coefficients(device)
+        self._normalise = normalise
+        self._for_pixels = for_pixels
         self.precision = precision
         self.device = device
         self.max_batch = max_batch
+        self.threads: Mapping[int, int] = {}
+        """How many threads compute each bucket on the CPU; empty: as many as torch is set to."""
 
     @torch.inference_mode()
     def __call__(self, rows: Tensor) -> Tensor:
@@ -72,17 +62,30 @@ class Plan:
         powers = [1 << exponent for exponent in range(self.max_batch.bit_length())]
         return sorted({*powers, self.max_batch}, reverse=True)
 
-    def warm_up(self, row: Tensor) -> None:
-        """Run every bucket with copies of one row `[C, H, W]`, on the thread that will serve."""
-        for bucket in self.buckets():
-            self(row.unsqueeze(0).repeat(bucket, *[1] * row.dim()))
+    def warm_up(self, row: Tensor) -> dict[int, Tensor]:
+        """Run every bucket with copies of one row `[C, H, W]`, on the thread that will serve.
+
+        The answers, float32 `[bucket, ...]`, by bucket.
+        """
+        return {bucket: self(row.unsqueeze(0).repeat(bucket, *[1] * row.dim())) for bucket in self.buckets()}
+
+    @property
+    def preprocessing(self) -> str:
+        """Where pixels become network inputs: in `one pass`, or in the weights of the `first layers`."""
+        return "first layers" if self._for_pixels else "one pass"
 
     def _answer(self, rows: Tensor) -> Tensor:
+        if self.threads:
+            use_threads(self.threads[next(bucket for bucket in sorted(self.threads) if bucket >= len(rows))])
         on_device = rows.to(self.device, memory_format=aten.layout(rows), non_blocking=True)
+        return self._computed(on_device).to("cpu", torch.float32)
+
+    def _computed(self, rows: Tensor) -> Tensor:
+        enter = self._lowered
         if rows.dtype == torch.uint8:
-            on_device = torch.addcmul(self._shift, on_device, self._scale)
-        answer: Tensor = self._lowered(on_device.to(self.precision))
-        return answer.to("cpu", torch.float32)
+            enter, rows = (self._for_pixels, rows) if self._for_pixels else (enter, self._normalise(rows))
+        answer: Tensor = enter(rows.to(self.precision))
+        return answer
 
 
 def lower(
@@ -98,24 +101,32 @@ def lower(
 
     What oneDNN can fuse runs there, where this processor has it in this precision; the rest as ATen calls.
     """
-    lowered = aten.lower(folded, precision, device)
-    respell(lowered.graph)
-    uses_onednn = device.type == "cpu" and onednn.is_supported(precision)
-    fused = onednn.lower(lowered, least_work) if uses_onednn else {}
-    reuse_memory(lowered.graph)
-    record = steps(lowered.graph, fused, "onednn")
+    entry = PixelEntry.of(folded, preprocessing) if precision in _HOLDS_PIXELS else None
+    lowered, fused = _lowered(entry.graph if entry else folded, precision, device, least_work)
     return Plan(
-        _with_used_tensors(lowered),
-        record,
-        preprocessing,
+        lowered,
+        steps(lowered.graph, fused, "onednn"),
+        PixelPass(preprocessing, _row(folded), device),
+        for_pixels(lowered, _lowered(entry.layers, precision, device, least_work)[0]) if entry else None,
         precision=precision,
         device=device,
         max_batch=max_batch,
     )
 
 
-def _with_used_tensors(module: fx.GraphModule) -> fx.GraphModule:
-    """The module without the tensors that no call reads any more."""
-    module.graph.eliminate_dead_code()
-    used = {str(node.target): attribute(module, str(node.target)) for node in source_nodes(module.graph)}
-    return fx.GraphModule(used, module.graph)
+def _lowered(
+    folded: fx.GraphModule, precision: torch.dtype, device: torch.device, least_work: int
+) -> tuple[fx.GraphModule, dict[fx.Node, Fusion]]:
+    """The graph in the operators that run, without the tensors that no call reads any more."""
+    lowered = aten.lower(folded, precision, device)
+    respell(lowered.graph)
+    uses_onednn = device.type == "cpu" and onednn.is_supported(precision)
+    fused = {**kept_norms.lower(lowered), **onednn.lower(lowered, least_work)} if uses_onednn else {}
+    reuse_memory(lowered.graph)
+    lowered.graph.eliminate_dead_code()
+    return fx.GraphModule(tensors_of(lowered), lowered.graph), fused
+
+
+def _row(folded: fx.GraphModule) -> list[int]:
+    (given,) = folded.graph.find_nodes(op="placeholder")
+    return shape_of(given)[1:]

@@ -270,6 +270,35 @@ def test_a_block_under_two_names_is_a_called_layer(tmp_path: Path) -> None:
     assert uncalled == ["never"]
 
 
+PIXELS = torch.arange(8 * 1 * 8 * 8).reshape(8, 1, 8, 8).to(torch.uint8)
+
+
+@pytest.mark.usefixtures("odd")
+@pytest.mark.parametrize(("architecture", "where"), [("Odd", "first layers"), ("digits", "one pass")])
+def test_pixels_are_answered_as_the_inputs_that_they_stand_for(
+    tmp_path: Path, architecture: str, where: str
+) -> None:
+    labels = 4 if architecture == "Odd" else 10
+    model = stored(tmp_path, tensors_of(architecture), labels=labels, architecture=architecture)
+    network = catalog.build(architecture, {}).eval()
+    weights.assign(network, weights.read(model))
+    with torch.no_grad():
+        exact = network.double()((PIXELS.double() / 255 - 0.3) / 0.4)
+    loaded = load(model, CPU)
+    assert loaded.plan.preprocessing == loaded.card.facts.preprocessing == where
+    assert float((loaded.plan(PIXELS) - exact).abs().max() / exact.abs().max()) < 1e-5
+
+
+@pytest.mark.usefixtures("odd")
+def test_a_mean_that_leaves_no_digits_for_the_pixels_is_refused(tmp_path: Path) -> None:
+    tensors = tensors_of("Odd")
+    tensors["conv.weight"] -= tensors["conv.weight"].mean((1, 2, 3), keepdim=True)  # it sees differences only
+    far = Input(shape=[1, 8, 8], colour="grayscale", mean=[1e4], std=[1.0])
+    model = stored(tmp_path, tensors, labels=4, architecture="Odd", input=far)
+    with pytest.raises(ModelRefused, match="the answers to 8 rows of pixels differ by"):
+        load(model, CPU)
+
+
 @pytest.mark.usefixtures("odd")
 def test_norms_with_batch_statistics_are_refused(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"architecture": "Odd", "options": {"tracked": False}}

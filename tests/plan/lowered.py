@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
 from service.graph.parity import Reference
-from service.plan.plan import Plan, Preprocessing, lower
+from service.plan.plan import Plan, lower
+from service.plan.preprocessing import Preprocessing
 
 TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
@@ -19,15 +20,22 @@ def inputs(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def lowered(net: nn.Module, row: Tensor, precision: torch.dtype = torch.float32, max_batch: int = 8) -> Plan:
+def lowered(
+    net: nn.Module,
+    row: Tensor,
+    precision: torch.dtype = torch.float32,
+    max_batch: int = 8,
+    preprocessing: Preprocessing | None = None,
+    least_work: int = 0,
+) -> Plan:
     channels = row.shape[0]
     return lower(
         fold_graph(Reference.of(capture(net, torch.stack([row, row]))), precision).module,
-        Preprocessing([0.0] * channels, [1.0] * channels),
+        preprocessing or Preprocessing([0.0] * channels, [1.0] * channels),
         precision=precision,
         device=torch.device("cpu"),
         max_batch=max_batch,
-        least_work=0,
+        least_work=least_work,
     )
 
 

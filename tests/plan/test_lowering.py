@@ -15,7 +15,8 @@ from service.graph.parity import Reference, prove
 from service.network import catalog
 from service.network.random_stats import randomise
 from service.plan.lowering import Step
-from service.plan.plan import Plan, Preprocessing, lower
+from service.plan.plan import Plan, lower
+from service.plan.preprocessing import Preprocessing
 
 from .lowered import assert_exact, inputs, lowered
 
