@@ -115,8 +115,11 @@ def _shape(text: str) -> str:
 def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
     field = Settings.model_fields[name]
     flag = f"--{name.replace('_', '-')}"
-    shown = str(field.default) or "none"
-    parser.add_argument(flag, dest=name, metavar="VALUE", help=f"{field.description} Default: {shown}.")
+    described = f"{field.description} Default: {str(field.default) or 'none'}."
+    if field.annotation is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=described)
+    else:
+        parser.add_argument(flag, dest=name, metavar="VALUE", help=described)
 
 
 # --- serve

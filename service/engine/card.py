@@ -45,11 +45,11 @@ class ModelFacts(BaseModel):
     device: str
     precision: str
     max_batch: int
-    threads: dict[int, int] = Field(default_factory=dict)
-    """How many threads compute a batch of up to so many rows; empty on a device that has none."""
-    tuned: bool = False
+    threads: dict[int, int]
+    """How many threads compute a batch of up to so many rows, smallest first; empty on CUDA."""
+    tuned: bool
     """Whether these were measured."""
-    preprocessing: str = "one pass"
+    preprocessing: str
     """Where pixels become network inputs: in `one pass`, or in the weights of the `first layers`."""
     torch_version: str
     layers: list[LayerStats]

@@ -17,6 +17,7 @@ from service.graph.parity import Reference, pixel_probe, prove, require_same
 from service.inspection.layer_stats import DERIVED, STORED, LayerStats, summary, with_derived
 from service.network import catalog
 from service.network.adopt import norms
+from service.plan import tuning
 from service.plan.device import describe
 from service.plan.plan import PRECISIONS, Plan, lower
 from service.plan.preprocessing import Preprocessing
@@ -58,13 +59,17 @@ def load(
     *,
     precision: Precision | None = None,
     max_batch: int | None = None,
+    tune: bool = False,
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
+
+    With `tune` it is measured before the proof how many threads, up to torch's number, suit each bucket.
 
     Raises `StoreError` for what is wrong on disk and `ModelRefused` for a network that must not be
     served: norms with batch statistics, or parity that does not hold.
     """
     manifest, step = stored.manifest, _Stopwatch()
+    on, threads = describe(device), torch.get_num_threads()
     labels = stored.labels()
     dtype = PRECISIONS[precision or manifest.serving.precision]
     with step("read"):
@@ -87,10 +92,13 @@ def load(
             device=device,
             max_batch=max_batch or manifest.serving.max_batch,
         )
+    row = pixel_probe(manifest.input.shape)
+    if tune:
+        with step("tune"):
+            plan.threads = tuning.tune(plan, row, threads)
     with step("parity"):
         parity = prove(reference, plan, dtype, plan.buckets()).required()
     with step("warm-up"):
-        row = pixel_probe(manifest.input.shape)
         answer = plan(preprocessing.normalised(row.unsqueeze(0)))
         require_same(answer, plan.warm_up(row), parity.tolerance)  # network inputs are warm by now
         output_shape = list(answer.shape[1:])
@@ -103,9 +111,11 @@ def load(
         manifest=manifest,
         labels=None if labels is None else list(labels),
         output_shape=output_shape,
-        device=describe(device),
+        device=on,
         precision=precision or manifest.serving.precision,
         max_batch=plan.max_batch,
+        threads=dict(plan.threads) or ({plan.max_batch: threads} if device.type == "cpu" else {}),
+        tuned=bool(plan.threads),
         preprocessing=plan.preprocessing,
         torch_version=torch.__version__,
         layers=_layers(norms(network), vectors, report),

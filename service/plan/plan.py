@@ -46,7 +46,7 @@ class Plan:
         self.device = device
         self.max_batch = max_batch
         self.threads: Mapping[int, int] = {}
-        """How many threads compute each bucket on the CPU; empty: as many as torch is set to."""
+        """How many threads compute each bucket, smallest first; empty: as many as torch is set to."""
 
     @torch.inference_mode()
     def __call__(self, rows: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class Plan:
 
     def _answer(self, rows: Tensor) -> Tensor:
         if self.threads:
-            use_threads(self.threads[next(bucket for bucket in sorted(self.threads) if bucket >= len(rows))])
+            use_threads(next(number for bucket, number in self.threads.items() if bucket >= len(rows)))
         on_device = rows.to(self.device, memory_format=aten.layout(rows), non_blocking=True)
         return self._computed(on_device).to("cpu", torch.float32)
 

@@ -289,6 +289,25 @@ def test_pixels_are_answered_as_the_inputs_that_they_stand_for(
     assert float((loaded.plan(PIXELS) - exact).abs().max() / exact.abs().max()) < 1e-5
 
 
+def test_untuned_every_batch_has_the_threads_that_torch_is_set_to(version: StoredModel) -> None:
+    facts = load(version, CPU).card.facts
+    assert (facts.threads, facts.tuned, "tune" in facts.seconds) == ({8: 1}, False, False)
+
+
+def test_tuned_threads_are_those_of_the_plan_and_are_proven(version: StoredModel) -> None:
+    torch.set_num_threads(2)
+    try:
+        loaded = load(version, CPU, max_batch=2, tune=True)
+    finally:
+        torch.set_num_threads(1)
+    facts = loaded.card.facts
+    assert facts.device == "cpu (2 threads)"
+    assert list(facts.threads) == [1, 2]
+    assert set(facts.threads.values()) <= {1, 2}
+    assert (facts.threads, facts.tuned) == (loaded.plan.threads, True)
+    assert list(facts.seconds).index("tune") < list(facts.seconds).index("parity")
+
+
 @pytest.mark.usefixtures("odd")
 def test_a_mean_that_leaves_no_digits_for_the_pixels_is_refused(tmp_path: Path) -> None:
     tensors = tensors_of("Odd")
