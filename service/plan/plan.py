@@ -11,6 +11,7 @@ from service.graph.shapes import shape_of
 from service.plan import aten, kept_norms, onednn
 from service.plan.activations import respell
 from service.plan.device import use_threads
+from service.plan.flattening import keep_order
 from service.plan.lowering import Fusion, Step, steps
 from service.plan.preprocessing import PixelEntry, PixelPass, Preprocessing, for_pixels, tensors_of
 from service.plan.reuse import reuse_memory
@@ -120,6 +121,7 @@ def _lowered(
     """The graph in the operators that run, without the tensors that no call reads any more."""
     lowered = aten.lower(folded, precision, device)
     respell(lowered.graph)
+    keep_order(lowered)
     uses_onednn = device.type == "cpu" and onednn.is_supported(precision)
     fused = {**kept_norms.lower(lowered), **onednn.lower(lowered, least_work)} if uses_onednn else {}
     reuse_memory(lowered.graph)

@@ -111,7 +111,7 @@ def test_the_record_names_modules_epilogues_shapes_and_backends() -> None:
         ("mobilenet_v3_small", {"mean", "mul"}),
         ("efficientnet_b0", {"mean", "mul"}),
         ("densenet121", {"mean", "cat", "maximum", "max_pool2d", "avg_pool2d"}),
-        ("vgg11_bn", {"max_pool2d", "flatten", "adaptive_avg_pool2d"}),
+        ("vgg11_bn", {"max_pool2d", "permute", "flatten", "adaptive_avg_pool2d"}),
     ],
 )
 def test_only_what_onednn_has_no_epilogue_for_is_left_to_aten(name: str, left: set[str]) -> None:
