@@ -26,8 +26,8 @@ _TIE = 1.03
 def tune(plan: Plan, row: Tensor, most: int, seconds: float = SECONDS) -> dict[int, int]:
     """How many threads, up to `most`, each bucket is fastest with, smallest bucket first; empty on CUDA.
 
-    `row` is `[C, H, W]`. All buckets together take about so many `seconds`: what is left of them when the
-    time is over gets as many threads as the largest that was measured. The plan is not changed.
+    `row` is `[C, H, W]`. All buckets together take about so many `seconds`; those that are left when the
+    time is over keep `most`, as without tuning. The plan is not changed.
     """
     if plan.device.type != "cpu":
         return {}
@@ -43,7 +43,7 @@ def tune(plan: Plan, row: Tensor, most: int, seconds: float = SECONDS) -> dict[i
         threads[bucket] = fewest(medians)
         needed = 2 * _LEAST_ROUNDS * sum(medians.values())  # the next bucket has twice the rows
     use_threads(before)
-    return {bucket: threads.get(bucket, threads[max(threads)]) for bucket in buckets}
+    return {bucket: threads.get(bucket, most) for bucket in buckets}
 
 
 def candidates(most: int) -> list[int]:

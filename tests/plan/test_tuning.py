@@ -70,9 +70,9 @@ def test_each_bucket_gets_the_threads_that_it_is_fastest_with() -> None:
     assert list(tune(plan, ROW, 2, seconds=2).items()) == [(1, 1), (2, 2), (4, 2)]
 
 
-def test_a_bucket_for_which_no_time_is_left_gets_what_the_largest_before_it_got() -> None:
-    plan = slow_where(lambda rows, threads: (threads == 1) == (rows > 1))
-    assert tune(plan, ROW, 2, seconds=0) == {1: 1, 2: 1, 4: 1}
+def test_a_bucket_for_which_no_time_is_left_keeps_the_threads_that_it_had() -> None:
+    plan = slow_where(lambda rows, threads: threads > 1)
+    assert tune(plan, ROW, 3, seconds=0) == {1: 1, 2: 3, 4: 3}
 
 
 def test_with_one_thread_there_is_nothing_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
