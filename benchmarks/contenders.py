@@ -178,7 +178,8 @@ def foldserve(task: Task) -> Run:
     from service.graph.fold import fold_graph
     from service.graph.parity import Reference
     from service.plan import device
-    from service.plan.plan import PRECISIONS, Preprocessing, lower
+    from service.plan.plan import PRECISIONS, lower
+    from service.plan.preprocessing import Preprocessing
 
     rows = task.rows()
     reference = Reference.of(capture(task.network(), torch.zeros(2, *rows.shape[1:])))

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from service.graph import fold
 from service.network import catalog
 from service.network.random_stats import randomise
-from service.plan.plan import Preprocessing, lower
+from service.plan.plan import lower
+from service.plan.preprocessing import Preprocessing
 
 POLICIES: dict[str, dict[str, str]] = {
     "spin": {"OMP_WAIT_POLICY": "ACTIVE"},

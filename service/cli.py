@@ -119,8 +119,11 @@ def _shape(text: str) -> str:
 def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
     field = Settings.model_fields[name]
     flag = f"--{name.replace('_', '-')}"
-    shown = str(field.default) or "none"
-    parser.add_argument(flag, dest=name, metavar="VALUE", help=f"{field.description} Default: {shown}.")
+    described = f"{field.description} Default: {str(field.default) or 'none'}."
+    if field.annotation is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=described)
+    else:
+        parser.add_argument(flag, dest=name, metavar="VALUE", help=described)
 
 
 # --- serve
@@ -271,7 +274,8 @@ def _dry_run(
     from service.network import catalog
     from service.network.random_stats import randomise
     from service.plan import device
-    from service.plan.plan import PRECISIONS, Preprocessing, lower
+    from service.plan.plan import PRECISIONS, lower
+    from service.plan.preprocessing import Preprocessing
 
     torch.manual_seed(seed)
     device.set_threads(chosen.threads)
@@ -290,7 +294,7 @@ def _dry_run(
             device=on,
             max_batch=1,
         )
-    return folded.report.as_dict(), [asdict(step) for step in plan.steps]
+    return folded.report.as_dict(), [asdict(step) for step in plan.programs[-1].steps]
 
 
 def _loaded(chosen: Settings, model: str) -> ModelFacts:

@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="Threads of one computation on the CPU; 0: as many as the process owns cores."
     )
+    tune: bool = Field(
+        False, description="Measure at start-up how many threads, up to that, suit each model."
+    )
     max_batch: Annotated[int, Field(ge=0, le=4096)] = Field(
         0,
         description="Rows computed at once; 0: the manifest's, fewer where a CPU is slower with more.",

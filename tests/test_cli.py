@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def test_the_help_of_serve_says_every_setting(capsys: pytest.CaptureFixture[str]
     assert status == 0
     words = " ".join(out.split())
     for name, field in Settings.model_fields.items():
-        assert f"--{name.replace('_', '-')} " in out
+        assert re.search(rf"--{name.replace('_', '-')}[ ,]", out)
         assert str(field.description) in words
     assert "FOLDSERVE_NAME" in words
 
@@ -127,6 +128,22 @@ def test_flags_override_the_environment(
     monkeypatch.setenv("FOLDSERVE_MODEL_STORE", str(tmp_path))
     assert strict_json(run(capsys, "models", "--json")[1]) == []
     assert len(strict_json(run(capsys, "models", "--json", *SHIPPED)[1])) == 1
+
+
+def test_a_setting_that_is_true_or_false_is_a_flag_without_a_value(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    chosen: list[bool] = []
+
+    def served(settings: Settings, _: dict[str, Any]) -> int:
+        chosen.append(settings.tune)
+        return 0
+
+    monkeypatch.setattr(cli, "_serve", served)
+    monkeypatch.setenv("FOLDSERVE_TUNE", "true")
+    for flags in ([], ["--tune"], ["--no-tune"]):
+        assert cli.main(["serve", *flags]) == 0
+    assert chosen == [True, True, False]
 
 
 def test_an_interrupt_exits_as_the_shell_expects(

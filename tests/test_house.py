@@ -54,7 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "cli": {
         *("app", "engine.client", "engine.card", "engine.loading", "engine.unfolded", "engine.allocator"),
         *("inspection", "network", "graph"),
-        *("plan.device", "plan.openmp", "plan.plan", "store", "settings", "errors"),
+        *("plan.device", "plan.openmp", "plan.plan", "plan.preprocessing", "store", "settings", "errors"),
     },
     "__main__": {"cli"},
 }

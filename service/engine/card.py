@@ -45,6 +45,12 @@ class ModelFacts(BaseModel):
     device: str
     precision: str
     max_batch: int
+    threads: int
+    """How many compute a batch on the CPU; 0 on CUDA."""
+    tuned: bool
+    """Whether these were measured."""
+    preprocessing: str
+    """Where pixels become network inputs: in `one pass`, or in the weights of the `first layers`."""
     torch_version: str
     layers: list[LayerStats]
     """One per norm, in the order in which the network computes them."""

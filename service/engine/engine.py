@@ -80,7 +80,6 @@ class Engine:
     def _load_models(self) -> None:
         gc.freeze()  # what is imported stays; the collections while loading need not look at it
         chosen = device.choose(self._settings.device)
-        device.set_threads(self._settings.threads)
         for stored in self._chosen_models():
             self._load(stored, chosen)
 
@@ -96,7 +95,14 @@ class Engine:
 
     def _load(self, stored: StoredModel, on: torch.device) -> None:
         precision = None if self._settings.precision == "manifest" else self._settings.precision
-        loaded = load(stored, on, precision=precision, max_batch=self._settings.max_batch or None)
+        device.set_threads(self._settings.threads)  # plans that are tuned change it
+        loaded = load(
+            stored,
+            on,
+            precision=precision,
+            max_batch=self._settings.max_batch or None,
+            tune=self._settings.tune,
+        )
         key = loaded.card.key
         self._plans[key] = loaded.plan
         self._batcher.admit(key, loaded.plan.max_batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,12 +14,14 @@ from service.engine.card import ModelCard, ModelFacts
 from service.engine.stopwatch import Stopwatch
 from service.errors import InvalidManifest
 from service.graph.fold import fold_graph
+from service.graph.parity import pixel_probe, require_same
 from service.graph.precision import astype
 from service.inspection.layer_stats import DERIVED, STORED, LayerStats, summary, with_derived
 from service.network.adopt import norms
-from service.plan import bucket
+from service.plan import bucket, tuning
 from service.plan.device import describe
-from service.plan.plan import PRECISIONS, Plan, Precision, Preprocessing, lower
+from service.plan.plan import PRECISIONS, Plan, Precision, lower
+from service.plan.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,9 +61,11 @@ def load(
     *,
     precision: str | None = None,
     max_batch: int | None = None,
+    tune: bool = False,
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
 
+    With `tune` it is measured how many threads, up to torch's number, suit the plan.
     Where `max_batch` is None, a CPU computes fewer rows at once than the manifest allows where more
     would be slower. `precision` is one of `PRECISIONS`. Raises `InvalidConfiguration` for one that the
     device has not got, `StoreError` for what is wrong on disk and `ModelRefused` for a network that must
@@ -71,15 +76,16 @@ def load(
     labels = stored.labels()
     with allocator.giving_back():
         folded = _folded(stored, computed, step)
-        with step("lower"):
-            plan = _lowered(stored, folded.graph, computed, device, max_batch)
+        with step("tune" if tune else "lower"):
+            plan = _lowered(stored, folded.graph, computed, device, max_batch, tune=tune)
     with step("parity"):
         parity = folded.expected.prove(plan, plan.buckets()).required()
     with step("warm-up"):
-        row = torch.zeros(*manifest.input.shape, dtype=torch.uint8)
-        if device.type != "cpu":  # there the proof has run every bucket, and pixels need nothing of their own
-            plan.warm_up(row)
-        output_shape = list(plan(row.unsqueeze(0)).shape[1:])
+        row = pixel_probe(manifest.input.shape)
+        answer = plan(_preprocessing(stored).normalised(row.unsqueeze(0)))
+        largest = float(folded.expected.answers.abs().max())
+        require_same(answer, plan.warm_up(row), parity.tolerance, largest)  # network inputs are warm by now
+        output_shape = list(answer.shape[1:])
     _check_output(stored, output_shape, labels)
     report = folded.report.with_proof(parity, step.seconds)
     vectors = {name: _vectors(norm) for name, norm in folded.norms.items()}
@@ -92,11 +98,14 @@ def load(
         device=describe(device),
         precision=precision or manifest.serving.precision,
         max_batch=plan.max_batch,
+        threads=plan.threads,
+        tuned=tune and device.type == "cpu",
+        preprocessing=plan.preprocessing,
         torch_version=torch.__version__,
         layers=_layers(folded.norms, vectors, report),
         fold=report.as_dict(),
         reference=folded.origin,
-        plan=[asdict(step) for step in plan.steps],
+        plan=[asdict(step) for step in plan.programs[-1].steps],
         seconds=step.seconds,
     )
     return Loaded(plan, ModelCard(facts, vectors))
@@ -125,16 +134,25 @@ def _lowered(
     computed: Precision,
     device: torch.device,
     max_batch: int | None,
+    *,
+    tune: bool,
 ) -> Plan:
-    row, most = stored.manifest.input, stored.manifest.serving.max_batch
-    return lower(
+    most = stored.manifest.serving.max_batch
+    make = partial(
+        lower,
         graph,
-        Preprocessing(row.mean, row.std),
+        _preprocessing(stored),
         precision=computed.dtype,
         allow_tf32=computed.allow_tf32,
         device=device,
         max_batch=max_batch or bucket.largest(graph.graph, most, precision=computed.dtype, device=device),
     )
+    row = pixel_probe(stored.manifest.input.shape)
+    return tuning.quickest(make, row) if tune and device.type == "cpu" else make()
+
+
+def _preprocessing(stored: StoredModel) -> Preprocessing:
+    return Preprocessing(stored.manifest.input.mean, stored.manifest.input.std)
 
 
 def _check_output(stored: StoredModel, shape: list[int], labels: tuple[str, ...] | None) -> None:

@@ -16,13 +16,14 @@ from service.graph.constants import Constants
 from service.graph.precision import compute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import fx
 
     from service.graph.capture import CapturedGraph
 
 _PROBE_ROWS = 2
+_PIXELS = 256
 _FLOORS = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _SCALE = 4.0
 _ROW_INDEPENDENCE = 1e-9
@@ -170,6 +171,31 @@ def prove(
     return reference.expected(precision).prove(run, batches)
 
 
+def pixel_probe(row: Sequence[int]) -> Tensor:
+    """One row of random pixels, `uint8`, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, _PIXELS, list(row), dtype=torch.uint8, generator=generator)
+
+
+def require_same(
+    inputs: Tensor, pixels: Mapping[int, Tensor], tolerance: float, largest: float = 0.0
+) -> None:
+    """Raise `ModelRefused` where pixels are answered otherwise than the network inputs that they stand for.
+
+    `inputs` is the answer to one row `[1, ...]` of network inputs, `pixels` that to so many copies of the
+    row as pixels, `largest` how large the network's answers are: this one may happen to be near 0. What the
+    network makes of inputs is proven elsewhere, so this needs no float64.
+    """
+    for size, answers in pixels.items():
+        expected = inputs.double().expand(size, *inputs.shape[1:])
+        error = relative_error(expected, answers.double(), largest)
+        if not error <= tolerance:
+            raise ModelRefused(
+                f"parity failed: the answers to {size} rows of pixels differ by {error:.2e} from those to "
+                f"the network inputs that they stand for, which is over {tolerance:.2e}"
+            )
+
+
 @torch.inference_mode()
 def miscomputes(reference: Reference, folded: fx.GraphModule) -> str | None:
     """Why a folded graph is not the unfolded one in exact arithmetic; None where it is.
@@ -220,11 +246,11 @@ def _disagreements(reference: Tensor, answers: Tensor) -> tuple[Disagreement, ..
     )
 
 
-def relative_error(reference: Tensor, answers: Tensor) -> float:
-    """The largest absolute difference over the largest absolute reference value."""
+def relative_error(reference: Tensor, answers: Tensor, largest: float = 0.0) -> float:
+    """The largest absolute difference over the largest absolute reference value, or `largest` if larger."""
     if reference.shape != answers.shape:
         return float("inf")
-    largest = float(reference.abs().max()) if reference.numel() else 0.0
+    largest = max(largest, float(reference.abs().max())) if reference.numel() else 0.0
     return float((answers - reference).abs().max()) / (largest or 1.0) if reference.numel() else 0.0
 
 

@@ -53,7 +53,16 @@ def searching(*, allow_tf32: bool) -> Iterator[None]:
 
 def set_threads(wanted: int) -> None:
     """Let one computation on the CPU take so many threads; 0: one for each core that the process owns."""
-    torch.set_num_threads(wanted or owned_cores())
+    use_threads(wanted or owned_cores())
+
+
+def use_threads(number: int) -> None:
+    """Let one computation take so many threads from now on; where it does already, nothing is done.
+
+    To set the number anew would empty torch's cache of oneDNN calls.
+    """
+    if number != torch.get_num_threads():
+        torch.set_num_threads(number)
 
 
 def owned_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

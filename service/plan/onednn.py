@@ -21,11 +21,12 @@ from service.plan.small import is_pointwise, is_small, write_product
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from service.plan.packing import Packing
+
 aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
 
 _CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv3d.default, aten.conv3d.padding}
 _AFTER_ADD = ("none", "relu")
-_PACKED_FOR_ROWS = 1
 
 
 def is_supported(precision: torch.dtype) -> bool:
@@ -41,11 +42,11 @@ def is_supported(precision: torch.dtype) -> bool:
 
 
 def lower(
-    module: fx.GraphModule, precision: torch.dtype, rows: int, packed: dict[str, Tensor]
+    module: fx.GraphModule, precision: torch.dtype, rows: int, packing: Packing
 ) -> dict[fx.Node, Step | None]:
     """Rewrite the graph in place for batches of about `rows`; answers the steps written, None for views.
 
-    `packed` keeps the packed weights by the names of their calls, for the lowering to another number of rows.
+    `packing` keeps the packed weights, for the lowering to another number of rows.
     """
     order = {node: position for position, node in enumerate(module.graph.nodes)}
     written: dict[fx.Node, Step | None] = {}
@@ -58,7 +59,7 @@ def lower(
         sums = _AFTER_ADD if call.target in _CONVOLUTIONS else None  # the others have no such operator
         fusion = fusion_at(call, order, sums)
         step = step_of(fusion, "onednn")
-        node = _written(module, fusion, packed)
+        node = _written(module, fusion, rows, packing)
         order[node] = order[fusion.output]
         written[node] = step
     return written
@@ -119,13 +120,11 @@ def _padding(call: fx.Node) -> list[int] | None:
     return None if any(number % 2 for number in zeros) else [number // 2 for number in zeros]
 
 
-def _written(module: fx.GraphModule, fusion: Fusion, packed: dict[str, Tensor]) -> fx.Node:
+def _written(module: fx.GraphModule, fusion: Fusion, rows: int, packing: Packing) -> fx.Node:
     """The fused call, in place of the nodes that it computes."""
-    name = f"_packed_{fusion.call.name}"
-    if name not in packed:
-        weight = attribute(module, str(arguments(fusion.call)["weight"].target))
-        packed[name] = _packed(fusion.call, weight)
-    module.register_buffer(name, packed[name])
+    weight = attribute(module, str(arguments(fusion.call)["weight"].target))
+    name, tensor = packing.keep(fusion.call.name, _packed(fusion.call, weight, rows))
+    module.register_buffer(name, tensor)
     with module.graph.inserting_before(fusion.output):
         target, args = _call(fusion, module.graph.get_attr(name))
         node = module.graph.call_function(target, args)
@@ -140,16 +139,16 @@ def _erase(module: fx.GraphModule, fusion: Fusion) -> None:
         module.graph.erase_node(replaced)
 
 
-def _packed(call: fx.Node, weight: Tensor) -> Tensor:
-    """The weight in the layout that oneDNN wants for it, an opaque tensor."""
-    rows = [_PACKED_FOR_ROWS, *shape_of(arguments(call)["input"])[1:]]
+def _packed(call: fx.Node, weight: Tensor, rows: int) -> Tensor:
+    """The weight in the layout that oneDNN wants for so many rows, an opaque tensor."""
+    batch = [rows, *shape_of(arguments(call)["input"])[1:]]
     packed: Tensor
     if call.target is aten.linear.default:
-        packed = mkldnn._reorder_linear_weight(weight, math.prod(rows[:-1]))
+        packed = mkldnn._reorder_linear_weight(weight, math.prod(batch[:-1]))
     elif call.target is aten.conv_transpose2d.input:
-        packed = mkldnn._reorder_convolution_transpose_weight(weight, *_geometry(call), rows)
+        packed = mkldnn._reorder_convolution_transpose_weight(weight, *_geometry(call), batch)
     else:
-        packed = mkldnn._reorder_convolution_weight(weight, *_geometry(call), rows)
+        packed = mkldnn._reorder_convolution_weight(weight, *_geometry(call), batch)
     return packed
 
 

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from service.errors import InvalidConfiguration
-from service.graph.capture import attribute, source_nodes
-from service.plan import aten, cudnn, onednn
-from service.plan.activations import respell
+from service.graph.shapes import shape_of
+from service.plan import aten
 from service.plan.cuda_graphs import CudaGraphs
+from service.plan.device import use_threads
 from service.plan.interpreter import interpreted
-from service.plan.lowering import Step, steps
+from service.plan.preprocessing import PixelPass
+from service.plan.program import programs
 from service.plan.recording import Recordings
-from service.plan.reuse import reuse_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from service.plan.recording import Recorder
+    from torch import fx
 
-_MANY = 8
+    from service.plan.preprocessing import Preprocessing
+    from service.plan.program import Program
+    from service.plan.recording import Recorder
 
 
 @dataclass(frozen=True)
@@ -55,30 +58,23 @@ PRECISIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """How pixels become network inputs: `(pixel / 255 - mean) / std`, per channel."""
+class _Run:
+    """One program behind its two entries."""
 
-    mean: Sequence[float]
-    std: Sequence[float]
+    def __init__(
+        self, program: Program, normalise: PixelPass, precision: torch.dtype, device: torch.device
+    ) -> None:
+        self._inputs = _runnable(program.module, device)
+        self._pixels = _runnable(program.for_pixels, device) if program.for_pixels else None
+        self._normalise = normalise
+        self._precision = precision
 
-    def coefficients(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Scale and shift as float32 `[C, 1, 1]`, so that the input is `pixel * scale + shift`."""
-        mean = torch.tensor(self.mean, dtype=torch.float64)
-        std = torch.tensor(self.std, dtype=torch.float64)
-        scale, shift = 1 / (255 * std), -mean / std
-        return (
-            scale.to(device, torch.float32).reshape(-1, 1, 1),
-            shift.to(device, torch.float32).reshape(-1, 1, 1),
-        )
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A graph that is ready to run, and the record of its calls."""
-
-    module: fx.GraphModule
-    steps: tuple[Step, ...]
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Answer rows that are on the device, in float32, there."""
+        run = self._inputs
+        if rows.dtype == torch.uint8:
+            run, rows = (self._pixels, rows) if self._pixels else (run, self._normalise(rows))
+        return run(rows.to(self._precision)).to(torch.float32)
 
 
 class Plan:
@@ -86,27 +82,24 @@ class Plan:
 
     def __init__(
         self,
-        for_many: Lowered,
-        for_one: Lowered,
-        preprocessing: Preprocessing,
+        programs: Sequence[Program],
+        normalise: PixelPass,
         *,
         precision: torch.dtype,
         device: torch.device,
         max_batch: int,
         recorder: Recorder | None = None,
     ) -> None:
-        """`recorder`: rows are answered by recordings that it makes; None: call by call."""
-        self._lowered, self._lowered_for_one = for_many.module, for_one.module
-        self._run = _runnable(for_many, device)
-        self._run_one = self._run if for_one is for_many else _runnable(for_one, device)
-        self.steps = for_many.steps
-        """What is called, in order, for a batch of rows."""
-        self.steps_for_one = for_one.steps
-        """The same for a single row."""
-        self._scale, self._shift = preprocessing.coefficients(device)
+        """`programs`: smallest batch first. `recorder` makes recordings that answer; None: call by call."""
+        self.programs = tuple(programs)
+        """What is called, in order, for batches of different sizes."""
         self.precision = precision
         self.device = device
         self.max_batch = max_batch
+        self.threads = torch.get_num_threads() if device.type == "cpu" else 0
+        """How many compute it, which its weights are packed for; 0 on a device that has none."""
+        self._runs = [_Run(program, normalise, precision, device) for program in programs]
+        self._sizes = [program.rows for program in programs]
         self._answer = Recordings(self._compute, recorder, self.buckets()) if recorder else self._compute
 
     @torch.inference_mode()
@@ -116,6 +109,8 @@ class Plan:
         `uint8` rows are pixels; `float32` rows are network inputs, normalised already. More than
         `max_batch` rows are computed in several steps.
         """
+        if self.threads:
+            use_threads(self.threads)
         if len(rows) <= self.max_batch:
             return self._answer(rows)
         return torch.cat([self._answer(part) for part in torch.split(rows, self.max_batch)])
@@ -125,18 +120,21 @@ class Plan:
         powers = [1 << exponent for exponent in range(self.max_batch.bit_length())]
         return sorted({*powers, self.max_batch}, reverse=True)
 
-    def warm_up(self, row: Tensor) -> None:
-        """Run every bucket with copies of one row `[C, H, W]`, on the thread that will serve."""
-        for bucket in self.buckets():
-            self(row.unsqueeze(0).repeat(bucket, *[1] * row.dim()))
+    def warm_up(self, row: Tensor) -> dict[int, Tensor]:
+        """Run every bucket with copies of one row `[C, H, W]`, on the thread that will serve.
+
+        The answers, float32 `[bucket, ...]`, by bucket.
+        """
+        return {bucket: self(row.unsqueeze(0).repeat(bucket, *[1] * row.dim())) for bucket in self.buckets()}
+
+    @property
+    def preprocessing(self) -> str:
+        """Where pixels become network inputs: in `one pass`, or in the weights of the `first layers`."""
+        return "first layers" if all(program.for_pixels for program in self.programs) else "one pass"
 
     def _compute(self, rows: Tensor) -> Tensor:
-        """Answer rows that are on the device, in float32, there."""
-        inputs = rows.to(memory_format=aten.layout(rows))
-        if rows.dtype == torch.uint8:
-            inputs = torch.addcmul(self._shift, inputs, self._scale)
-        run = self._run_one if len(rows) == 1 else self._run
-        return run(inputs.to(self.precision)).to(torch.float32)
+        run = self._runs[bisect(self._sizes, len(rows)) - 1]
+        return run(rows.to(memory_format=aten.layout(rows)))
 
 
 def lower(
@@ -148,22 +146,17 @@ def lower(
     max_batch: int,
     allow_tf32: bool = False,
 ) -> Plan:
-    """The folded graph as a plan for `device` in `precision`.
+    """The folded graph as a plan for `device` in `precision`, on a CPU for torch's number of threads.
 
     On a CUDA device what cuDNN can fuse runs there, and every batch bucket is one CUDA graph; `allow_tf32`
     is for such a device only. On a CPU what oneDNN can fuse runs there, where this processor has it in this
     precision. The rest runs as ATen calls. Raises `InvalidConfiguration` for TF32 elsewhere.
     """
     Precision(precision, allow_tf32).on(device)
-    lowered = aten.lower(folded, precision, device)
-    backend = {"cpu": "onednn", "cuda": "cudnn"}.get(device.type, "aten")
-    packed: dict[str, Tensor] = {}
-    for_many = fuse(lowered, backend, precision, _MANY, packed)
-    for_one = fuse(lowered, backend, precision, 1, packed)
+    (given,) = folded.graph.find_nodes(op="placeholder")
     return Plan(
-        for_many,
-        for_many if for_one.steps == for_many.steps else for_one,
-        preprocessing,
+        programs(folded, preprocessing, precision, device, max_batch),
+        PixelPass(preprocessing, shape_of(given)[1:], device),
         precision=precision,
         device=device,
         max_batch=max_batch,
@@ -171,24 +164,5 @@ def lower(
     )
 
 
-def fuse(
-    lowered: fx.GraphModule, backend: str, precision: torch.dtype, rows: int, packed: dict[str, Tensor]
-) -> Lowered:
-    """The graph in the calls of `onednn`, `cudnn` or `aten`, for about so many rows; adds to `packed`."""
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(lowered.graph, {}))
-    module = fx.GraphModule(lowered, graph)
-    respell(module.graph)
-    written: dict[fx.Node, Step | None] = {}
-    if backend == "onednn" and onednn.is_supported(precision):
-        written = onednn.lower(module, precision, rows, packed)
-    elif backend == "cudnn":
-        written = cudnn.lower(module)
-    reuse_memory(module.graph)
-    module.graph.eliminate_dead_code()
-    used = {str(node.target): attribute(module, str(node.target)) for node in source_nodes(module.graph)}
-    return Lowered(fx.GraphModule(used, module.graph), steps(module.graph, written))
-
-
-def _runnable(lowered: Lowered, device: torch.device) -> Callable[[Tensor], Tensor]:
-    return interpreted(lowered.module) if device.type == "cpu" else lowered.module
+def _runnable(module: fx.GraphModule, device: torch.device) -> Callable[[Tensor], Tensor]:
+    return interpreted(module) if device.type == "cpu" else module

@@ -135,6 +135,9 @@ def _summary(card: ModelCard, state: str) -> ModelSummary:
         device=facts.device,
         precision=facts.precision,
         max_batch=facts.max_batch,
+        threads=facts.threads,
+        tuned=facts.tuned,
+        preprocessing=facts.preprocessing,
         fold=FoldSummary(
             **{name: fold[name] for name in ("norms", "folded", "kept")},
             **{

@@ -87,6 +87,12 @@ class ModelSummary(BaseModel):
     device: str
     precision: str
     max_batch: int
+    threads: int
+    """How many compute a batch on the CPU; 0 on CUDA."""
+    tuned: bool
+    """Whether these were measured at start-up."""
+    preprocessing: str
+    """Where pixels become network inputs: in `one pass`, or in the weights of the `first layers`."""
     fold: FoldSummary
 
 

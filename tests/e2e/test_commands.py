@@ -76,7 +76,8 @@ def test_version_and_help_say_what_there_is() -> None:
 def test_help_of_serve_says_every_setting() -> None:
     help_text = " ".join(printed("serve", "--help").split())
     for name, field in Settings.model_fields.items():
-        assert f"--{name.replace('_', '-')} VALUE" in help_text
+        flag = f"--{name.replace('_', '-')}"
+        assert (f"{flag}, --no-{name}" if field.annotation is bool else f"{flag} VALUE") in help_text
         assert str(field.description) in help_text
 
 

@@ -132,10 +132,10 @@ def end_of(process: Process) -> Ended:
 
 
 def assert_refused(end: Ended, reason: str) -> None:
-    """Status 1, and one line beside the greeting, which gives the reason."""
+    """Status 1, and one line beside the greeting and what is only said, which gives the reason."""
     assert end.status == 1, end.log
     assert "Traceback" not in end.log
-    (line,) = (line for line in end.log.splitlines() if not line.startswith("foldserve 0."))
+    (line,) = (line for line in end.log.splitlines() if not re.match(r"foldserve 0\.|\S+ \S+ INFO ", line))
     assert re.search(reason, line), end.log
 
 

@@ -384,3 +384,14 @@ def test_every_version_is_served_where_that_is_asked(tmp_path: Path) -> None:
         served[versions] = sorted(key.version for key in house.engine._plans)
         assert house.stop() is None
     assert served == {"latest": [2], "all": [1, 2]}
+
+
+def test_each_model_is_tuned_up_to_the_threads_that_are_set(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(SHIPPED / "digits", tmp_path / name)
+    house = House(tmp_path, threads=2, tune=True, max_batch=2).start()
+    assert house.stop() is None
+    loaded = [message for message in house.announced.messages if isinstance(message, ModelLoaded)]
+    facts = [cards.read(message.card).facts for message in loaded]
+    assert [each.tuned for each in facts] == [True, True]
+    assert {each.threads for each in facts} <= {1, 2}

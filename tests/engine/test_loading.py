@@ -22,6 +22,7 @@ from service.engine.unfolded import write_reference
 from service.errors import InvalidConfiguration, InvalidManifest, InvalidWeights, ModelRefused
 from service.network import catalog
 from service.network.adopt import norms
+from service.plan.preprocessing import PixelPass
 from service.store import manifest as manifests
 from service.store import reference, weights
 from service.store.manifest import Input, Manifest, Output, Serving, Weights
@@ -283,6 +284,51 @@ def test_a_block_under_two_names_is_a_called_layer(tmp_path: Path) -> None:
     assert uncalled == ["never"]
 
 
+PIXELS = torch.arange(8 * 1 * 8 * 8).reshape(8, 1, 8, 8).to(torch.uint8)
+
+
+@pytest.mark.usefixtures("odd")
+@pytest.mark.parametrize(("architecture", "where"), [("Odd", "first layers"), ("digits", "one pass")])
+def test_pixels_are_answered_as_the_inputs_that_they_stand_for(
+    tmp_path: Path, architecture: str, where: str
+) -> None:
+    labels = 4 if architecture == "Odd" else 10
+    model = stored(tmp_path, tensors_of(architecture), labels=labels, architecture=architecture)
+    network = catalog.build(architecture, {}).eval()
+    weights.assign(network, weights.read(model))
+    with torch.no_grad():
+        exact = network.double()((PIXELS.double() / 255 - 0.3) / 0.4)
+    loaded = load(model, CPU)
+    assert loaded.plan.preprocessing == loaded.card.facts.preprocessing == where
+    assert float((loaded.plan(PIXELS) - exact).abs().max() / exact.abs().max()) < 1e-5
+
+
+def test_untuned_a_plan_has_the_threads_that_torch_is_set_to(version: StoredModel) -> None:
+    facts = load(version, CPU).card.facts
+    assert (facts.threads, facts.tuned, "tune" in facts.seconds) == (1, False, False)
+
+
+def test_tuned_threads_are_those_of_the_plan_and_are_proven(version: StoredModel) -> None:
+    torch.set_num_threads(2)
+    try:
+        loaded = load(version, CPU, max_batch=2, tune=True)
+    finally:
+        torch.set_num_threads(1)
+    facts = loaded.card.facts
+    assert facts.device == {1: "cpu (1 thread)", 2: "cpu (2 threads)"}[loaded.plan.threads]
+    assert (facts.threads, facts.tuned) == (loaded.plan.threads, True)
+    assert list(facts.seconds).index("tune") < list(facts.seconds).index("parity")
+
+
+def test_pixels_that_are_normalised_wrongly_are_refused(
+    version: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normalise = PixelPass.__call__
+    monkeypatch.setattr(PixelPass, "__call__", lambda self, pixels: normalise(self, pixels) * 1.001)
+    with pytest.raises(ModelRefused, match="the answers to 8 rows of pixels differ by"):
+        load(version, CPU)
+
+
 @pytest.mark.usefixtures("odd")
 def test_norms_with_batch_statistics_are_refused(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"architecture": "Odd", "options": {"tracked": False}}
@@ -424,12 +470,16 @@ def test_of_the_unfolded_network_only_its_norms_are_kept(
 
 
 def test_a_plan_keeps_no_weight_in_float64(version: StoredModel) -> None:
+    def exact() -> set[int]:
+        gc.collect()
+        tensors = (held for held in gc.get_objects() if issubclass(type(held), Tensor))
+        there = (tensor for tensor in tensors if tensor.device == CPU and tensor.dim() == 4)
+        return {id(tensor) for tensor in there if tensor.dtype == torch.float64}
+
+    before = exact()
     loaded = load(version, CPU)
-    gc.collect()
-    tensors = [held for held in gc.get_objects() if isinstance(held, Tensor) and held.device == CPU]
-    exact = [tensor.shape for tensor in tensors if tensor.dtype == torch.float64 and tensor.dim() == 4]
-    assert exact == []
-    assert loaded.plan.steps
+    assert exact() <= before
+    assert loaded.plan.programs[-1].steps
 
 
 # Rows at once

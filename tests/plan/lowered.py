@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
 from service.graph.parity import Reference
+from service.graph.shapes import shape_of
 from service.plan import aten
-from service.plan.plan import Plan, Preprocessing, fuse, lower
+from service.plan.packing import Packing
+from service.plan.plan import Plan, lower
+from service.plan.preprocessing import PixelPass, Preprocessing
+from service.plan.program import fuse
 
 if TYPE_CHECKING:
     from torch import fx
@@ -27,11 +31,17 @@ def inputs(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def lowered(net: nn.Module, row: Tensor, precision: torch.dtype = torch.float32, max_batch: int = 8) -> Plan:
+def lowered(
+    net: nn.Module,
+    row: Tensor,
+    precision: torch.dtype = torch.float32,
+    max_batch: int = 8,
+    preprocessing: Preprocessing | None = None,
+) -> Plan:
     channels = row.shape[0]
     return lower(
         fold_graph(Reference.of(capture(net, torch.stack([row, row]))), precision).module,
-        Preprocessing([0.0] * channels, [1.0] * channels),
+        preprocessing or Preprocessing([0.0] * channels, [1.0] * channels),
         precision=precision,
         device=torch.device("cpu"),
         max_batch=max_batch,
@@ -59,11 +69,12 @@ def fused_for_cudnn(
     recorder: Recorder | None = None,
 ) -> Plan:
     """The same of a network that is folded already."""
-    lowered = fuse(aten.lower(folded, precision, device), "cudnn", precision, max_batch, {})
+    program = fuse(aten.lower(folded, precision, device), Packing(), "cudnn", precision)
+    (given,) = folded.graph.find_nodes(op="placeholder")
+    preprocessing = Preprocessing([0.0] * channels, [1.0] * channels)
     return Plan(
-        lowered,
-        lowered,
-        Preprocessing([0.0] * channels, [1.0] * channels),
+        [program],
+        PixelPass(preprocessing, shape_of(given)[1:], device),
         precision=precision,
         device=device,
         max_batch=max_batch,
@@ -73,12 +84,15 @@ def fused_for_cudnn(
 
 def shown(plan: Plan) -> list[str]:
     """The steps in the order of computation: backend, operation, epilogue."""
-    return [f"{step.backend} {step.op}" + f" + {step.epilogue}" * bool(step.epilogue) for step in plan.steps]
+    return [
+        f"{step.backend} {step.op}" + f" + {step.epilogue}" * bool(step.epilogue)
+        for step in plan.programs[-1].steps
+    ]
 
 
 def calls(plan: Plan) -> list[str]:
     """The names of the operators that are called."""
-    nodes = plan._lowered.graph.nodes
+    nodes = plan.programs[-1].module.graph.nodes
     return [str(node.target).partition(".")[2] for node in nodes if node.op == "call_function"]
 
 

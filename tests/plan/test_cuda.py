@@ -17,7 +17,8 @@ from service.network import catalog
 from service.network.random_stats import randomise
 from service.plan.cuda_graphs import CudaGraphs
 from service.plan.device import choose
-from service.plan.plan import PRECISIONS, Plan, Preprocessing, lower
+from service.plan.plan import PRECISIONS, Plan, lower
+from service.plan.preprocessing import Preprocessing
 
 from .lowered import assert_exact, calls, inputs
 from .test_cudnn import FUSABLE, OTHERS, Sum

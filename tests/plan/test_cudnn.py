@@ -93,7 +93,7 @@ def test_what_cudnn_is_not_known_to_fuse_stays_aten(case: str, rows: int) -> Non
     net, x = nn.Sequential(layer, nn.ReLU()), inputs(rows, *shape)
     plan = lowered_for_cudnn(net, x[0])
     assert_exact(plan, net, x)
-    assert {step.backend for step in plan.steps} == {"aten"}
+    assert {step.backend for step in plan.programs[-1].steps} == {"aten"}
     assert calls(plan)[-1] == "relu_.default"
 
 
@@ -106,7 +106,7 @@ def test_a_convolution_without_a_relu_stays_as_it_is(activation: nn.Module) -> N
     net, x = nn.Sequential(nn.Conv2d(4, 4, 3), activation), inputs(3, 4, 6, 6) * 4
     plan = lowered_for_cudnn(net, x[0])
     assert_exact(plan, net, x)
-    assert {step.backend for step in plan.steps} == {"aten"}
+    assert {step.backend for step in plan.programs[-1].steps} == {"aten"}
     assert calls(plan)[0] == "conv2d.default"
 
 
@@ -218,7 +218,7 @@ def test_a_summand_that_is_read_again_is_not_overwritten() -> None:
 
 def biases(plan: Plan) -> list[bool]:
     """Whether each convolution has a bias, in the order of computation."""
-    nodes = plan._lowered.graph.nodes
+    nodes = plan.programs[-1].module.graph.nodes
     found = [n for n in nodes if n.op == "call_function" and "conv" in str(n.target)]
     return [n.args[4 if "add_relu" in str(n.target) else 2] is not None for n in found]
 
@@ -329,7 +329,10 @@ def test_how_many_convolutions_of_a_network_cudnn_computes_with_what_follows(
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0"])
 def test_a_lowered_network_needs_nothing_from_another_device_and_fits_every_schema(name: str) -> None:
     plan = meta_plan(name)
-    stored = [attribute(plan._lowered, str(node.target)) for node in source_nodes(plan._lowered.graph)]
+    stored = [
+        attribute(plan.programs[-1].module, str(node.target))
+        for node in source_nodes(plan.programs[-1].module.graph)
+    ]
     assert {tensor.device.type for tensor in stored} == {"meta"}
     for dtype in (torch.uint8, torch.float32):
         answer = plan._compute(torch.empty(5, 3, 32, 32, dtype=dtype, device="meta"))
@@ -338,7 +341,7 @@ def test_a_lowered_network_needs_nothing_from_another_device_and_fits_every_sche
 
 def test_of_a_resnets_convolutions_only_the_four_that_are_summands_are_left_and_have_no_bias() -> None:
     plan = meta_plan("resnet50")
-    left = [step.name for step in plan.steps if (step.backend, step.op) == ("aten", "conv2d")]
+    left = [step.name for step in plan.programs[-1].steps if (step.backend, step.op) == ("aten", "conv2d")]
     assert left == [f"layer{stage}.0.conv3" for stage in (1, 2, 3, 4)]
     assert biases(plan).count(False) == 4
 

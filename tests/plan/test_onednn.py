@@ -79,7 +79,7 @@ def test_an_activation_rides_inside_the_call_before_it(
     plan = lowered(net, rows[0], precision)
     assert_exact(plan, net, rows)
     if backend(precision) == "onednn":
-        assert [step.epilogue for step in plan.steps] == [name]
+        assert [step.epilogue for step in plan.programs[-1].steps] == [name]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=str)
@@ -90,7 +90,7 @@ def test_every_geometry_of_a_convolution(case: str, rows: int, precision: torch.
     net, x = nn.Sequential(layer, nn.ReLU()), inputs(rows, *shape)
     plan = lowered(net, x[0], precision)
     assert_exact(plan, net, x)
-    assert {step.backend for step in plan.steps} == {backend(precision)}
+    assert {step.backend for step in plan.programs[-1].steps} == {backend(precision)}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=str)
@@ -101,7 +101,7 @@ def test_every_geometry_of_a_transposed_convolution(case: str, rows: int, precis
     net, x = nn.Sequential(layer, nn.ReLU()), inputs(rows, *shape)
     plan = lowered(net, x[0], precision)
     assert_exact(plan, net, x)
-    assert {step.backend for step in plan.steps} == {backend(precision)}
+    assert {step.backend for step in plan.programs[-1].steps} == {backend(precision)}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=str)
@@ -112,7 +112,7 @@ def test_linear_layers(case: str, rows: int, precision: torch.dtype) -> None:
     net, x = nn.Sequential(layer, nn.Hardswish()), inputs(rows, *shape)
     plan = lowered(net, x[0], precision)
     assert_exact(plan, net, x)
-    assert {step.backend for step in plan.steps} == {backend(precision)}
+    assert {step.backend for step in plan.programs[-1].steps} == {backend(precision)}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=str)

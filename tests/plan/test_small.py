@@ -107,12 +107,12 @@ def test_small_pointwise_convolutions_are_matrix_products(rows: int, bias: bool)
         product,
         "add.Tensor",
     ]
-    assert [(step.name, step.op, step.shape) for step in plan.steps[1:4]] == [
+    assert [(step.name, step.op, step.shape) for step in plan.programs[-1].steps[1:4]] == [
         ("squeeze", "conv2d", (4, 1, 1)),
         ("relu", "relu", (4, 1, 1)),
         ("excite", "conv2d", (6, 1, 1)),
     ]
-    assert {step.backend for step in plan.steps} == {"aten"}
+    assert {step.backend for step in plan.programs[-1].steps} == {"aten"}
 
 
 def test_one_row_and_many_rows_run_different_calls_with_the_same_weights() -> None:
@@ -120,20 +120,21 @@ def test_one_row_and_many_rows_run_different_calls_with_the_same_weights() -> No
     plan = lowered(net, inputs(16, 16, 16))
     for rows in (1, 2, 8, 9, 17):
         assert_exact(plan, net, inputs(rows, 16, 16, 16))
-    assert [step.backend for step in plan.steps] == ["onednn", "onednn"]
-    assert [step.backend for step in plan.steps_for_one] == ["aten", "aten", "onednn"]
-    shared = plan._lowered.get_buffer("_packed_conv2d_1")
-    assert any(shared is tensor for tensor in plan._lowered_for_one.buffers())
+    assert [step.backend for step in plan.programs[-1].steps] == ["onednn", "onednn"]
+    assert [step.backend for step in plan.programs[0].steps] == ["aten", "aten", "onednn"]
+    shared = plan.programs[-1].module.get_buffer("_packed_conv2d_1_0")
+    assert any(shared is tensor for tensor in plan.programs[0].module.buffers())
 
 
 def test_without_small_layers_there_is_one_graph() -> None:
     plan = lowered(nn.Conv2d(64, 64, 3), inputs(64, 16, 16))
-    assert plan._run is plan._run_one
+    assert [program.rows for program in plan.programs] == [1]
 
 
 def test_in_half_precision_no_layer_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.plan.onednn.is_supported", lambda precision: True)
-    monkeypatch.setattr("service.plan.onednn._packed", lambda call, weight: weight)
+    monkeypatch.setattr("service.plan.onednn._packed", lambda call, weight, rows: weight)
+    monkeypatch.setattr("service.plan.packing._is_alike", torch.equal)
     monkeypatch.setattr("service.plan.plan.interpreted", lambda module: module)
     plan = lowered(nn.Conv2d(4, 4, 1), inputs(4, 3, 3), torch.bfloat16)
-    assert [step.backend for step in plan.steps_for_one] == ["onednn"]
+    assert [step.backend for step in plan.programs[0].steps] == ["onednn"]

@@ -62,6 +62,9 @@ def a_card(version: int = 1, **provenance: Any) -> ModelCard:
         device="cpu",
         precision="float32",
         max_batch=4,
+        threads=2,
+        tuned=True,
+        preprocessing="first layers",
         torch_version="2",
         layers=[stats],
         fold={"norms": 1, "folded": 1, "kept": 0, "layers": [], "parity": parity, "seconds": {}},
@@ -143,3 +146,12 @@ def test_the_highest_version_is_shown_and_another_on_request() -> None:
 def test_what_is_not_there_is_a_problem(path: str, status: int, slug: str) -> None:
     answer = ask(path)
     assert (answer.status_code, answer.json()["type"]) == (status, slug)
+
+
+def test_what_is_in_force_is_shown() -> None:
+    for path in ("/v1/models/digits", "/v1/models"):
+        answer = strict(ask(path))
+        model = answer["models"][0] if "models" in answer else answer
+        assert (model["threads"], model["tuned"]) == (2, True)
+        assert (model["device"], model["precision"], model["max_batch"]) == ("cpu", "float32", 4)
+        assert model["preprocessing"] == "first layers"

@@ -36,8 +36,14 @@ function facts(model) {
     ["Input", model.input_shape.join(" × ")],
     ["Output", model.output_shape.join(" × ")],
     ["Batch", `up to ${model.max_batch}`],
-  ];
+    ["Threads", threads(model)],
+  ].filter(([, value]) => value);
   return el("dl", { class: "facts" }, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+}
+
+/** How many threads compute a batch; nothing on a device that has none. */
+function threads(model) {
+  return model.threads && `${model.threads}${model.tuned ? ", measured" : ""}`;
 }
 
 /** The share of norms that are gone, one piece each. */
