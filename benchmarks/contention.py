@@ -29,7 +29,7 @@ from service.plan.preprocessing import Preprocessing
 POLICIES: dict[str, dict[str, str]] = {
     "spin": {"OMP_WAIT_POLICY": "ACTIVE"},
     "sleep": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "sleep soon": {"GOMP_SPINCOUNT": "10000"},
+    "sleep soon": {"GOMP_SPINCOUNT": "5000"},
 }
 BUSY = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
 

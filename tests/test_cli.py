@@ -246,7 +246,7 @@ def test_fold_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"max_relative_error", "unfolded_relative_error", "top1_agreement"} <= set(report["parity"])
 
 
-@pytest.mark.parametrize(("own", "spins"), [({}, "10000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")])
+@pytest.mark.parametrize(("own", "spins"), [({}, "5000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")])
 def test_threads_that_wait_sleep_soon_unless_the_environment_says_otherwise(
     own: dict[str, str], spins: str
 ) -> None:

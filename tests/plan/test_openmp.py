@@ -10,7 +10,7 @@ from service.plan import openmp
 def test_threads_that_wait_are_told_to_sleep_soon() -> None:
     environment: dict[str, str] = {}
     openmp.calm(environment)
-    assert environment == {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+    assert environment == {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "1"}
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
