@@ -7,7 +7,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 IMAGE ?= foldserve
 BASE ?= docker.io/library/python:3.11-slim-bookworm
-BENCH ?= $(wildcard benchmarks/[a-z]*.py)
+BENCH ?= benchmarks/engine.py
 PYTEST_ARGS ?=
 export TORCH_INDEX IMAGE BASE
 
@@ -22,7 +22,7 @@ help:
 	@echo 'make serve   serve the shipped digits model at 127.0.0.1:8000 (FOLDSERVE_* in the environment changes that)'
 	@echo 'make test    lint, types, build the image, then every test (unit, end-to-end, browser, image)'
 	@echo 'make lint    ruff and mypy'
-	@echo 'make bench   run the scripts in benchmarks/, or one: BENCH=benchmarks/NAME.py'
+	@echo 'make bench   the engine against other engines, for hours; one of the other scripts: BENCH=benchmarks/NAME.py'
 	@echo 'make image   build the container image: with docker where a daemon answers, else with buildah'
 	@echo 'make clean   remove .venv and every cache; leaves the image'
 	@echo

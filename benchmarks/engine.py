@@ -26,6 +26,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+import roofline
 from contenders import CONTENDERS
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def main() -> None:
         for row in _rows(_measured(model, batch, precision, arguments), precision):
             print(_line(row), flush=True)
             results.append({**cell, **row})
+        if arguments.device == "cuda":
+            _print_roofline(model, batch, precision)
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1))
 
@@ -127,6 +130,16 @@ def _rows(contenders: list[Contender], precision: str) -> Iterator[dict[str, Any
             "error": error,
             "is_wrong": error > _TOLERANCE[precision],
         }
+
+
+def _print_roofline(model: str, batch: int, precision: str) -> None:
+    name = torch.cuda.get_device_name()
+    device = roofline.named(name)
+    if device is None:
+        print(f"(no roofline: {name} is not known to roofline.py)", flush=True)
+        return
+    least = roofline.seconds(roofline.work(roofline.folded(model)), batch, precision, device)
+    print(f"roofline of {name}, layer by layer: {1000 * least:.3f} ms", flush=True)
 
 
 def _ratios(theirs: list[float], ours: list[float]) -> list[float]:

@@ -7,24 +7,24 @@ waits for. The function makes the same calls in the same order; nothing is compi
 from __future__ import annotations
 
 import operator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
-from torch.jit._fuser import optimized_execution
 
 from service.graph.capture import attribute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-_LISTS: dict[str, Callable[[], Any]] = {
-    "List[Tensor]": torch._C.ListType.ofTensors,
-    "List[int]": torch._C.ListType.ofInts,
-    "List[float]": torch._C.ListType.ofFloats,
-    "List[Optional[number]]": lambda: torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get())),
-}
+# None of this is documented; with a torch that has it no longer, Python makes the calls.
+_NEEDED = (
+    *("_create_function_from_graph", "Graph", "ListType", "OptionalType", "NumberType"),
+    *("_get_graph_executor_optimize", "_set_graph_executor_optimize"),
+)
+_LISTS = {"List[Tensor]": "ofTensors", "List[int]": "ofInts", "List[float]": "ofFloats"}
 
 
 class _Inexpressible(Exception):
@@ -33,17 +33,30 @@ class _Inexpressible(Exception):
 
 def interpreted(module: fx.GraphModule) -> Callable[[Tensor], Tensor]:
     """The graph as one function of its placeholder; `module` itself where a call cannot be expressed."""
+    if not all(hasattr(torch._C, name) for name in _NEEDED):
+        return module
     try:
         function = torch._C._create_function_from_graph("plan", _translated(module))
     except _Inexpressible:
         return module
 
     def run(rows: Tensor) -> Tensor:
-        with optimized_execution(False):  # its passes would specialise on the first batch's shape
+        with _as_written():
             answer: Tensor = function(rows)
         return answer
 
     return run
+
+
+@contextmanager
+def _as_written() -> Iterator[None]:
+    """Without the interpreter's own passes, which would specialise on the first batch's shape."""
+    before = torch._C._get_graph_executor_optimize()
+    torch._C._set_graph_executor_optimize(False)
+    try:
+        yield
+    finally:
+        torch._C._set_graph_executor_optimize(before)
 
 
 def _translated(module: fx.GraphModule) -> Any:
@@ -98,11 +111,18 @@ def _argument(graph: Any, value: Any, kind: str, values: dict[fx.Node, Any]) -> 
         return values[value]
     if isinstance(value, list | tuple):
         made = graph.create("prim::ListConstruct", [_argument(graph, item, "", values) for item in value])
-        types = [make() for words, make in _LISTS.items() if words in kind]
-        if not types:
-            raise _Inexpressible
-        graph.appendNode(made).output().setType(types[0])
+        graph.appendNode(made).output().setType(_list_type(kind))
         return made.output()
     if value is None or isinstance(value, bool | int | float | str):
         return graph.insertConstant(value)
     raise _Inexpressible
+
+
+def _list_type(kind: str) -> Any:
+    """The interpreter's type for a list parameter of a schema."""
+    if "List[Optional[number]]" in kind:
+        return torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))
+    made = [getattr(torch._C.ListType, name) for words, name in _LISTS.items() if words in kind]
+    if not made:
+        raise _Inexpressible
+    return made[0]()

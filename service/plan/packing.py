@@ -14,7 +14,8 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-mkldnn = torch.ops.mkldnn
+# With a torch that cannot tell two layouts apart, the first one is used for any number of rows.
+_layout = getattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md", None)
 
 
 class Packing:
@@ -35,5 +36,4 @@ class Packing:
 
 def _is_alike(one: Tensor, other: Tensor) -> bool:
     """Whether two packed tensors have the same layout."""
-    layouts = [mkldnn._get_mkldnn_serialized_md(tensor) for tensor in (one, other)]
-    return torch.equal(*layouts)
+    return _layout is None or torch.equal(_layout(one), _layout(other))

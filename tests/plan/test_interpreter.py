@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from service.graph.capture import capture
+from service.plan import interpreter
 from service.plan.interpreter import interpreted
 
 from .lowered import assert_exact, inputs, lowered
@@ -62,6 +63,14 @@ def test_the_same_calls_give_the_same_answers_for_any_number_of_rows(name: str) 
 @pytest.mark.parametrize("name", INEXPRESSIBLE)
 def test_what_cannot_be_expressed_is_left_to_python(name: str) -> None:
     module = graph(name)
+    assert interpreted(module) is module
+
+
+def test_with_a_torch_that_has_no_such_interpreter_python_makes_the_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interpreter, "_NEEDED", (*interpreter._NEEDED, "gone"))
+    module = graph("text")
     assert interpreted(module) is module
 
 
