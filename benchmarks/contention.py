@@ -1,9 +1,9 @@
-"""A plan whose cores are not its own: with OpenMP's threads spinning while they wait, or sleeping.
+"""A plan whose cores are not its own: OpenMP's threads that wait spin as long as they do, or sleep sooner.
 
     python benchmarks/contention.py [--cores 2] [--models digits,resnet18]
 
 Prints milliseconds per row at batch 1, median and 95th percentile: alone on its cores, and with another
-process busy on one of them. foldserve lets the threads sleep soon (`service/plan/openmp.py`).
+process busy on one of them. What foldserve chooses is in `service/plan/openmp.py`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from service.plan.plan import lower
 from service.plan.preprocessing import Preprocessing
 
 POLICIES: dict[str, dict[str, str]] = {
-    "spin": {"OMP_WAIT_POLICY": "ACTIVE"},
-    "sleep": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "sleep soon": {"GOMP_SPINCOUNT": "5000"},
+    "as torch comes": {},
+    "sleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
+    **{f"sleep after {spins} spins": {"GOMP_SPINCOUNT": spins} for spins in ("2000", "5000", "10000")},
 }
 BUSY = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
 

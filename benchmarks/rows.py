@@ -14,16 +14,22 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `service/cli.py` does
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from service.engine import allocator
+from service.plan import openmp
+
+openmp.calm(os.environ)  # before torch is imported
+allocator.share_one_arena()
+allocator.keep()
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from service.graph import fold
 from service.network import catalog
 from service.network.random_stats import randomise
-from service.plan.plan import Plan, Preprocessing, lower
+from service.plan.plan import Plan, lower
+from service.plan.preprocessing import Preprocessing
 
 MODELS = "digits,mobilenet_v2,resnet18,efficientnet_b0,densenet121,resnet50"
 SIZES = (1, 2, 4, 8, 16, 32, 64)
