@@ -46,9 +46,8 @@ class Loaded:
 
 @dataclass(frozen=True)
 class _Folded:
-    """The folded graph, and what is still asked of the network that it was made from."""
+    """What is still asked of a network behind its fold."""
 
-    graph: fx.GraphModule
     report: FoldReport
     expected: Expected
     origin: Origin
@@ -75,9 +74,11 @@ def load(
     computed = PRECISIONS[precision or manifest.serving.precision].on(device)
     labels = stored.labels()
     with allocator.giving_back():
-        folded = _folded(stored, computed, step)
+        graph, folded = _folded(stored, computed, step)
         with step("tune" if tune else "lower"):
-            plan = _lowered(stored, folded.graph, computed, device, max_batch, tune=tune)
+            plan = _lowered(stored, graph, computed, device, max_batch, tune=tune)
+            del graph
+            gc.collect()
     with step("parity"):
         parity = folded.expected.prove(plan, plan.buckets()).required()
     with step("warm-up"):
@@ -111,7 +112,7 @@ def load(
     return Loaded(plan, ModelCard(facts, vectors))
 
 
-def _folded(stored: StoredModel, computed: Precision, step: Stopwatch) -> _Folded:
+def _folded(stored: StoredModel, computed: Precision, step: Stopwatch) -> tuple[fx.GraphModule, _Folded]:
     source = unfolded.read(stored, step)
     with step("fold"):
         folded = fold_graph(source.reference, computed.dtype)
@@ -125,7 +126,7 @@ def _folded(stored: StoredModel, computed: Precision, step: Stopwatch) -> _Folde
         graph, report = astype(folded.module, computed.dtype), folded.report
         del folded
         gc.collect()
-    return _Folded(graph, report, expected, origin, called)
+    return graph, _Folded(report, expected, origin, called)
 
 
 def _lowered(

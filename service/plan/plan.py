@@ -121,11 +121,14 @@ class Plan:
         return sorted({*powers, self.max_batch}, reverse=True)
 
     def warm_up(self, row: Tensor) -> dict[int, Tensor]:
-        """Run every bucket with copies of one row `[C, H, W]`, on the thread that will serve.
+        """Run every bucket with copies of one row of pixels `[C, H, W]`, on the thread that will serve.
 
-        The answers, float32 `[bucket, ...]`, by bucket.
+        Where only the pass over the pixels is different from what network inputs go through, which are
+        proven and so warm, one row is enough. The answers, float32 `[bucket, ...]`, by bucket.
         """
-        return {bucket: self(row.unsqueeze(0).repeat(bucket, *[1] * row.dim())) for bucket in self.buckets()}
+        is_warm = not isinstance(self._answer, Recordings) and self.preprocessing == "one pass"
+        buckets = [1] if is_warm else self.buckets()
+        return {bucket: self(row.unsqueeze(0).repeat(bucket, *[1] * row.dim())) for bucket in buckets}
 
     @property
     def preprocessing(self) -> str:

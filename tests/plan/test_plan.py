@@ -137,14 +137,16 @@ def test_buckets_are_the_powers_of_two_and_the_largest_batch(max_batch: int, buc
     assert plan(max_batch=max_batch).buckets() == buckets
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
-def test_warming_up_runs_every_bucket_with_the_row(dtype: torch.dtype) -> None:
-    computed, seen = plan(max_batch=5), list[tuple[int, torch.dtype]]()
+@pytest.mark.parametrize(
+    ("padding", "sizes"), [(0, [5, 4, 2, 1]), (1, [1])], ids=["first layers", "one pass"]
+)
+def test_warming_up_runs_what_only_pixels_go_through(padding: int, sizes: list[int]) -> None:
+    computed, seen = plan(max_batch=5, net=nn.Conv2d(3, 2, 3, padding=padding)), list[int]()
     run = computed._answer
-    computed._answer = lambda x: seen.append((len(x), x.dtype)) or run(x)  # type: ignore[assignment,func-returns-value]
-    answers = computed.warm_up(torch.ones(3, 6, 6, dtype=dtype))
-    assert seen == [(rows, dtype) for rows in (5, 4, 2, 1)]
-    assert {rows: len(answer) for rows, answer in answers.items()} == {5: 5, 4: 4, 2: 2, 1: 1}
+    computed._answer = lambda x: seen.append(len(x)) or run(x)  # type: ignore[assignment,func-returns-value]
+    answers = computed.warm_up(torch.ones(3, 6, 6, dtype=torch.uint8))
+    assert seen == sizes
+    assert {rows: len(answer) for rows, answer in answers.items()} == {rows: rows for rows in sizes}
 
 
 def test_tf32_is_refused_on_a_cpu() -> None:
