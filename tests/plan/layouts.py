@@ -1,6 +1,6 @@
 """Run in a process of its own by test_layouts: a plan's calls as oneDNN lists them, and its copies, as JSON.
 
-python -m tests.plan.layouts ARCHITECTURE SIDE PRECISION BATCH...
+python -m tests.plan.layouts ARCHITECTURE SIDE PRECISION THREADS BATCH...
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .lowered import lowered
 MOVING = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::to_dense", "aten::to_mkldnn"}
 
 
-def main(name: str, side: str, precision: str, *batches: str) -> None:
+def main(name: str, side: str, precision: str, threads: str, *batches: str) -> None:
     """Answer each batch once to warm up, once under oneDNN's own log and once under the profiler."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(threads))
     vars(onednn)["is_small"] = lambda call, rows: False
     torch.manual_seed(0)
     net = catalog.build(name, {})

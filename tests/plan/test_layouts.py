@@ -15,7 +15,7 @@ import torch
 from service.plan import onednn
 
 ROOT = Path(__file__).parents[2]
-BATCHES = (1, 2, 8)
+BATCHES = (1, 2, 4, 8)
 
 pytestmark = pytest.mark.skipif(not onednn.is_supported(torch.float32), reason="there is no oneDNN")
 
@@ -30,9 +30,9 @@ class Seen:
     """ATen calls that copied a tensor of rank 4."""
 
 
-def watched(architecture: str, side: int, precision: str = "float32") -> list[Seen]:
+def watched(architecture: str, side: int, threads: int) -> list[Seen]:
     """A plan in a process of its own, with every layer fused: oneDNN logs to the process's output."""
-    command = [sys.executable, "-m", "tests.plan.layouts", architecture, str(side), precision]
+    command = [sys.executable, "-m", "tests.plan.layouts", architecture, str(side), "float32", str(threads)]
     done = subprocess.run(
         [*command, *map(str, BATCHES)],
         cwd=ROOT,
@@ -54,8 +54,12 @@ def watched(architecture: str, side: int, precision: str = "float32") -> list[Se
     ("architecture", "convolutions"),
     [("resnet50", 53), ("mobilenet_v3_small", 52)],
 )
-def test_only_the_input_is_brought_into_another_layout(architecture: str, convolutions: int) -> None:
-    seen = watched(architecture, 64)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_only_the_input_is_brought_into_another_layout(
+    architecture: str, convolutions: int, threads: int
+) -> None:
+    """With weights packed for one row, a dozen of ResNet-50's were repacked at every call of two threads."""
+    seen = watched(architecture, 64, threads)
     assert len(seen) == len(BATCHES)
     for batch in seen:
         assert batch.primitives.count("convolution") == convolutions
