@@ -26,6 +26,7 @@ ACTIVATIONS: dict[str, nn.Module] = {
     "gelu(none)": nn.GELU(),
     "gelu(tanh)": nn.GELU(approximate="tanh"),
 }
+torch.manual_seed(0)  # the weights of these are the same in every run
 CONVOLUTIONS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "pointwise": (nn.Conv2d(16, 24, 1), (16, 7, 5)),
     "3x3": (nn.Conv2d(3, 8, 3, padding=1), (3, 12, 12)),
