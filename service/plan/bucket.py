@@ -10,10 +10,9 @@ from torch import fx
 from service.graph.shapes import shape_of
 
 _FAST_BYTES = 32 << 20
-"""The largest result of one call that a CPU computes fast.
+"""The largest result of one call that a CPU computes fast and in little memory.
 
-glibc takes larger memory from the kernel at every call and gives it back behind it, and caches hold less
-than that (docs/benchmarks.md, "Rows at once").
+Caches hold about that much (docs/benchmarks.md, "Rows at once").
 """
 
 
