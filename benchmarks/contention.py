@@ -14,17 +14,9 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from service.graph import fold
-from service.network import catalog
-from service.network.random_stats import randomise
-from service.plan.plan import lower
-from service.plan.preprocessing import Preprocessing
+from plans import random_plan
 
 POLICIES: dict[str, dict[str, str]] = {
     "as torch comes": {},
@@ -54,16 +46,7 @@ def _measure(model: str, cores: int) -> None:
     own = sorted(os.sched_getaffinity(0))[:cores]
     os.sched_setaffinity(0, own)
     torch.set_num_threads(len(own))
-    network = catalog.build(model, {})
-    randomise(network, 0)
-    row = list(catalog.input_shape(network))
-    plan = lower(
-        fold(network, torch.zeros(2, *row)).module,
-        Preprocessing([0.0] * row[0], [1.0] * row[0]),
-        precision=torch.float32,
-        device=torch.device("cpu"),
-        max_batch=1,
-    )
+    plan, row = random_plan(model, max_batch=1)
     rows = torch.randn(1, *row)
 
     def times() -> str:

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -24,12 +25,10 @@ allocator.share_one_arena()
 allocator.keep()
 
 import torch
+from plans import random_plan
 
-from service.graph import fold
-from service.network import catalog
-from service.network.random_stats import randomise
-from service.plan.plan import Plan, lower
-from service.plan.preprocessing import Preprocessing
+if TYPE_CHECKING:
+    from service.plan.plan import Plan
 
 MODELS = "digits,mobilenet_v2,resnet18,efficientnet_b0,densenet121,resnet50"
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -43,7 +42,7 @@ def main() -> None:
     print("| network |", " | ".join(map(str, SIZES)), "|")
     print("|---" * (len(SIZES) + 1) + "|")
     for model in arguments.models.split(","):
-        plan, row = _plan(model)
+        plan, row = random_plan(model, max(SIZES))
         batches = {size: torch.randn(size, *row) for size in SIZES}
         for rows in batches.values():
             plan(rows)
@@ -59,20 +58,6 @@ def main() -> None:
             "|",
             flush=True,
         )
-
-
-def _plan(model: str) -> tuple[Plan, list[int]]:
-    network = catalog.build(model, {})
-    randomise(network, 0)
-    row = list(catalog.input_shape(network))
-    plan = lower(
-        fold(network, torch.zeros(2, *row)).module,
-        Preprocessing([0.0] * row[0], [1.0] * row[0]),
-        precision=torch.float32,
-        device=torch.device("cpu"),
-        max_batch=max(SIZES),
-    )
-    return plan, row
 
 
 def _per_row(plan: Plan, rows: torch.Tensor) -> float:

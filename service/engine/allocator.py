@@ -29,7 +29,7 @@ def giving_back() -> Iterator[None]:
 
     Loading frees several copies of the weights, in sizes that fit no later ones: kept, they would add up.
     Serving asks for the same sizes again and again. By default glibc gives every buffer above 32 MiB back,
-    and to clear its pages again at the next batch takes several times as long as to compute them.
+    and the kernel has to clear its pages again at the next batch.
     """
     _tell(_GIVING)
     try:

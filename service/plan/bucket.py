@@ -19,7 +19,8 @@ Caches hold about that much (docs/benchmarks.md, "Rows at once").
 def largest(graph: fx.Graph, at_most: int, *, precision: torch.dtype, device: torch.device) -> int:
     """How many rows of `graph` at once, up to `at_most`, are worth it on `device`; on a CPU a power of two.
 
-    More rows make a CPU's call no quicker per row once its results are larger than 32 MiB, only slower.
+    Once the results of a CPU's call are larger than 32 MiB, more rows take more memory, and for most networks
+    that were measured more time each.
     """
     if device.type != "cpu":
         return at_most

@@ -19,6 +19,8 @@ class Geometry:
     padding: list[int]
     dilation: list[int]
     groups: int
+    output_padding: list[int] | None = None
+    """Of a transposed convolution; None for any other."""
 
     @staticmethod
     def of(call: fx.Node) -> Geometry | None:
@@ -29,7 +31,8 @@ class Geometry:
         reach = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
         padding = _padding(named["padding"], reach)
         stride = _each(named["stride"], len(kernel))
-        return None if padding is None else Geometry(stride, padding, dilation, int(named["groups"]))
+        extra = _each(named["output_padding"], len(kernel)) if "output_padding" in named else None
+        return None if padding is None else Geometry(stride, padding, dilation, int(named["groups"]), extra)
 
 
 def _padding(value: Any, reach: list[int]) -> list[int] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
@@ -11,7 +11,10 @@ from torch import Tensor, fx
 from service.graph.capture import attribute
 from service.graph.shapes import shape_of
 from service.plan.activations import Activation
-from service.plan.lowering import Fusion, is_alike
+from service.plan.lowering import Fusion, Step, is_alike, step_of
+
+if TYPE_CHECKING:
+    from service.plan.packing import Packing
 
 aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
 
@@ -24,12 +27,14 @@ Measured by `benchmarks/passes.py`.
 _ACTIVATIONS = ("swish", "gelu")
 
 
-def lower(module: fx.GraphModule, least_elements: int = LEAST_ELEMENTS) -> dict[fx.Node, Fusion]:
-    """Rewrite the graph in place; answers which of its calls are oneDNN's now, and what went into them.
+def lower(
+    module: fx.GraphModule, rows: int, packing: Packing, least_elements: int = LEAST_ELEMENTS
+) -> dict[fx.Node, Step]:
+    """Rewrite the graph in place for batches of about `rows`; the record of the calls that are oneDNN's now.
 
     The call is a convolution with one 1x1 filter per channel. Only float32 images: what was measured.
     """
-    fused: dict[fx.Node, Fusion] = {}
+    written: dict[fx.Node, Step] = {}
     for norm in module.graph.find_nodes(op="call_function", target=aten.addcmul.default):
         if math.prod(shape_of(norm)) < least_elements:
             continue
@@ -37,8 +42,9 @@ def lower(module: fx.GraphModule, least_elements: int = LEAST_ELEMENTS) -> dict[
         activation = Activation.at(reader) if reader else None
         if reader and activation and activation.name in _ACTIVATIONS and _is_of_images(module, norm):
             fusion = Fusion((norm, reader), activation=activation)
-            fused[_written(module, fusion, f"_kept_{len(fused)}")] = fusion
-    return fused
+            step = step_of(fusion, "onednn")
+            written[_written(module, fusion, rows, packing)] = step
+    return written
 
 
 def _is_of_images(module: fx.GraphModule, norm: fx.Node) -> bool:
@@ -57,13 +63,15 @@ def _stored(module: fx.GraphModule, node: Any) -> Tensor | None:
     )
 
 
-def _written(module: fx.GraphModule, fusion: Fusion, name: str) -> fx.Node:
+def _written(module: fx.GraphModule, fusion: Fusion, rows: int, packing: Packing) -> fx.Node:
     """The fused call, in place of the norm and its activation."""
     x, activation, channels = fusion.call.args[1], fusion.activation, shape_of(fusion.call)[1]
     shift, scale = (attribute(module, str(fusion.call.args[part].target)) for part in (0, 2))  # type: ignore[union-attr]  # the call was looked at
     geometry: tuple[Any, ...] = ([0, 0], [1, 1], [1, 1], channels)
-    filters, rows = scale.reshape(channels, 1, 1, 1).contiguous(), [1, *shape_of(fusion.call)[1:]]
-    module.register_buffer(name, mkldnn._reorder_convolution_weight(filters, *geometry, rows))
+    filters, batch = scale.reshape(channels, 1, 1, 1).contiguous(), [rows, *shape_of(fusion.call)[1:]]
+    packed = mkldnn._reorder_convolution_weight(filters, *geometry, batch)
+    name, tensor = packing.keep(fusion.call.name, packed)
+    module.register_buffer(name, tensor)
     module.register_buffer(f"{name}_bias", shift.reshape(channels))
     with module.graph.inserting_before(fusion.output):
         stored = module.graph.get_attr(name), module.graph.get_attr(f"{name}_bias")

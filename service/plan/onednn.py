@@ -15,6 +15,7 @@ from service.graph.capture import attribute
 from service.graph.linear import LinearCall
 from service.graph.shapes import shape_of
 from service.plan.activations import arguments
+from service.plan.geometry import Geometry
 from service.plan.lowering import Fusion, Step, fusion_at, step_of
 from service.plan.small import is_pointwise, is_small, write_product
 
@@ -87,37 +88,24 @@ def _is_packable(call: fx.Node) -> bool:
         return True
     if named["input"].meta["val"].dim() != weight.meta["val"].dim():
         return False  # there is no batch axis
-    if call.target is aten.conv_transpose2d.input:
-        _, extra, stride, _, groups = _geometry(call)
-        is_depthwise = groups > 1 and groups == weight.meta["val"].shape[0]
-        return not is_depthwise and all(e < s for e, s in zip(extra, stride, strict=True))
-    return call.target in _CONVOLUTIONS and _geometry(call)[0] is not None
+    geometry = Geometry.of(call) if call.target in _CONVOLUTIONS or _is_transposed(call) else None
+    if geometry is None or geometry.output_padding is None:
+        return geometry is not None
+    is_depthwise = geometry.groups > 1 and geometry.groups == weight.meta["val"].shape[0]
+    extra = zip(geometry.output_padding, geometry.stride, strict=True)
+    return not is_depthwise and all(zeros < step for zeros, step in extra)
 
 
-def _geometry(call: fx.Node) -> tuple[Any, ...]:
+def _is_transposed(call: fx.Node) -> bool:
+    return bool(call.target is aten.conv_transpose2d.input)
+
+
+def _numbers(call: fx.Node) -> tuple[Any, ...]:
     """Padding, stride, dilation, groups; of a transposed convolution the output padding behind the first."""
-    named = arguments(call)
-    axes = named["weight"].meta["val"].dim() - 2
-
-    def numbers(name: str) -> list[int]:
-        value = named[name]
-        listed = list(value) if isinstance(value, list | tuple) else [value]
-        return listed * axes if len(listed) == 1 else listed
-
-    padding = _padding(call) if isinstance(named["padding"], str) else numbers("padding")
-    extra = (numbers("output_padding"),) if "output_padding" in named else ()
-    return padding, *extra, numbers("stride"), numbers("dilation"), named["groups"]
-
-
-def _padding(call: fx.Node) -> list[int] | None:
-    """The zeros on both sides that `same` and `valid` mean; None where one side gets one more."""
-    named = arguments(call)
-    kernel = named["weight"].meta["val"].shape[2:]
-    if named["padding"] == "valid":
-        return [0] * len(kernel)
-    dilation = list(named["dilation"]) * (len(kernel) if len(named["dilation"]) == 1 else 1)
-    zeros = [d * (size - 1) for d, size in zip(dilation, kernel, strict=True)]
-    return None if any(number % 2 for number in zeros) else [number // 2 for number in zeros]
+    geometry = Geometry.of(call)
+    assert geometry is not None  # noqa: S101 - for the type checker; only packable calls come here
+    extra = () if geometry.output_padding is None else (geometry.output_padding,)
+    return geometry.padding, *extra, geometry.stride, geometry.dilation, geometry.groups
 
 
 def _written(module: fx.GraphModule, fusion: Fusion, rows: int, packing: Packing) -> fx.Node:
@@ -145,10 +133,10 @@ def _packed(call: fx.Node, weight: Tensor, rows: int) -> Tensor:
     packed: Tensor
     if call.target is aten.linear.default:
         packed = mkldnn._reorder_linear_weight(weight, math.prod(batch[:-1]))
-    elif call.target is aten.conv_transpose2d.input:
-        packed = mkldnn._reorder_convolution_transpose_weight(weight, *_geometry(call), batch)
+    elif _is_transposed(call):
+        packed = mkldnn._reorder_convolution_transpose_weight(weight, *_numbers(call), batch)
     else:
-        packed = mkldnn._reorder_convolution_weight(weight, *_geometry(call), batch)
+        packed = mkldnn._reorder_convolution_weight(weight, *_numbers(call), batch)
     return packed
 
 
@@ -159,8 +147,8 @@ def _call(fusion: Fusion, packed: fx.Node) -> tuple[Any, tuple[Any, ...]]:
     epilogue = (activation.name, list(activation.scalars), activation.algorithm)
     if fusion.call.target is aten.linear.default:
         return mkldnn._linear_pointwise.default, (x, packed, bias, *epilogue)
-    geometry = _geometry(fusion.call)
-    if fusion.call.target is aten.conv_transpose2d.input:
+    geometry = _numbers(fusion.call)
+    if _is_transposed(fusion.call):
         return mkldnn._convolution_transpose_pointwise.default, (x, packed, bias, *geometry, *epilogue)
     if fusion.other is None:
         return mkldnn._convolution_pointwise.default, (x, packed, bias, *geometry, *epilogue)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import fx
 
-from service.graph.capture import attribute, source_nodes
 from service.plan import aten, cudnn, kept_norms, onednn
 from service.plan.activations import respell
 from service.plan.flattening import keep_order
-from service.plan.lowering import Step, step_of, steps
+from service.plan.lowering import Step, steps
 from service.plan.packing import Packing
-from service.plan.preprocessing import PixelEntry, for_pixels
+from service.plan.preprocessing import PixelEntry, for_pixels, tensors_of
 from service.plan.reuse import reuse_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import Tensor
-
     from service.plan.preprocessing import Preprocessing
 
 _SIZES = (1, 2, 4, 8)
@@ -61,9 +56,10 @@ def programs(
     made: list[Program] = []
     lowered = [_lowered(graph, precision, device) for graph in _graphs(folded, entry)]
     packings = [Packing() for _ in lowered]
-    for rows in _SIZES if backend == "onednn" else (1,):
+    sizes = [rows for rows in _SIZES if rows <= max_batch] if backend == "onednn" else [1]
+    for rows in sizes:
         fused = [fuse(*each, backend, precision, rows) for each in zip(lowered, packings, strict=True)]
-        if rows <= max_batch and not (made and fused[0].is_like(made[-1])):
+        if not (made and fused[0].is_like(made[-1])):
             made.append(_with_entry(*fused))
     return made
 
@@ -78,13 +74,13 @@ def fuse(
     respell(module.graph)
     written: dict[fx.Node, Step | None] = {}
     if backend == "onednn" and onednn.is_supported(precision):
-        written |= {node: step_of(fusion, backend) for node, fusion in kept_norms.lower(module).items()}
+        written |= kept_norms.lower(module, rows, packing)
         written |= onednn.lower(module, precision, rows, packing)
     elif backend == "cudnn":
         written = cudnn.lower(module)
     reuse_memory(module.graph)
     module.graph.eliminate_dead_code()
-    return Program(rows, fx.GraphModule(dict(_tensors(module)), module.graph), steps(module.graph, written))
+    return Program(rows, fx.GraphModule(tensors_of(module), module.graph), steps(module.graph, written))
 
 
 def _graphs(folded: fx.GraphModule, entry: PixelEntry | None) -> list[fx.GraphModule]:
@@ -100,12 +96,8 @@ def _lowered(graph: fx.GraphModule, precision: torch.dtype, device: torch.device
 def _with_entry(program: Program, layers: Program | None = None) -> Program:
     """The program with its other entry, from its first layers alone with the map in their weights."""
     pixels = for_pixels(program.module, layers.module) if layers else None
-    return Program(program.rows, program.module, program.steps, pixels)
-
-
-def _tensors(module: fx.GraphModule) -> Iterator[tuple[str, Tensor]]:
-    return ((str(node.target), attribute(module, str(node.target))) for node in source_nodes(module.graph))
+    return replace(program, for_pixels=pixels)
 
 
 def _packed(module: fx.GraphModule) -> set[int]:
-    return {id(tensor) for _, tensor in _tensors(module) if tensor.is_mkldnn}
+    return {id(tensor) for tensor in tensors_of(module).values() if tensor.is_mkldnn}

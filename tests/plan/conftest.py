@@ -32,3 +32,10 @@ def _cudnn_operators() -> Iterator[None]:
 def no_layer_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers of a few pixels, too, become oneDNN's, which would be faster as ATen calls."""
     monkeypatch.setattr("service.plan.onednn.is_small", lambda call, rows: False)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)

@@ -11,6 +11,7 @@ from service.graph.capture import capture
 from service.graph.fold import fold_graph
 from service.graph.parity import Reference
 from service.plan import aten, kept_norms
+from service.plan.packing import Packing
 
 from .lowered import assert_exact, inputs, lowered, shown
 
@@ -85,4 +86,4 @@ def test_what_one_call_was_not_measured_for_stays_two(net: nn.Module, row: tuple
 def test_half_precisions_stay_two_calls(precision: torch.dtype) -> None:
     net = Kept(nn.SiLU(), nn.BatchNorm2d(64))
     folded = fold_graph(Reference.of(capture(net, inputs(2, *LARGE)))).module
-    assert kept_norms.lower(aten.lower(folded, precision, torch.device("cpu"))) == {}
+    assert kept_norms.lower(aten.lower(folded, precision, torch.device("cpu")), 1, Packing()) == {}

@@ -49,11 +49,10 @@ def test_where_layouts_cannot_be_told_apart_the_first_one_serves_all(monkeypatch
     assert len({id(tensor) for program in plan.programs for tensor in program.module.buffers()}) == 4
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_every_size_of_batch_is_right_with_more_threads_too() -> None:
     net = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.Conv2d(128, 64, 1))
-    torch.set_num_threads(2)
     plan = lowered(net, inputs(64, 28, 28), max_batch=20)
     for rows in (1, 2, 3, 4, 7, 8, 20, 21):
         assert_exact(plan, net, inputs(rows, 64, 28, 28))
-    torch.set_num_threads(1)
     assert plan.threads == 2
