@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from service.engine.card import ModelCard, ModelFacts
-    from service.engine.client import EngineClient
     from service.inspection.layer_stats import LayerStats, Summary
     from service.store.model_store import ModelStore, StoredModel
 
@@ -136,15 +135,12 @@ def _serve(chosen: Settings, _: dict[str, Any]) -> int:
         signal.signal(number, lambda *_: os._exit(0))
     err.print(f"foldserve {__version__}: loading models from {chosen.model_store}", soft_wrap=True)
     from service import app
-    from service.engine import allocator
 
-    allocator.share_one_arena()
-    return app.serve(chosen, lambda client, address: _greet(chosen, client, address))
+    return app.serve(chosen, lambda cards, address: _greet(chosen, cards, address))
 
 
-def _greet(chosen: Settings, client: EngineClient, address: str) -> None:
+def _greet(chosen: Settings, cards: list[ModelCard], address: str) -> None:
     """The start-up summary: what is served, what was folded, how exact it is, how long it took."""
-    cards = client.cards()
     for card in cards:
         _print_summary(card.facts)
     err.print(f"[bold green]ready[/] at {address} (documentation at {address}/docs). Try:", soft_wrap=True)

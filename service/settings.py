@@ -32,6 +32,13 @@ class Settings(BaseSettings):
         "manifest",
         description="Serving precision; manifest: what each model's manifest says; tf32: on CUDA only.",
     )
+    workers: Annotated[int, Field(ge=0, le=64)] = Field(
+        0, description="Processes that speak HTTP; 0: one for every four cores, at least one."
+    )
+    split_cores: bool = Field(
+        True,
+        description="Keep the engine and the workers on cores of their own where there are three or more.",
+    )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="Threads of one computation on the CPU; 0: as many as the process owns cores."
     )
@@ -49,6 +56,9 @@ class Settings(BaseSettings):
         2048, description="Rows that may wait; more are refused with 429."
     )
     max_request_rows: Annotated[int, Field(gt=0)] = Field(512, description="Rows in one request.")
+    arena_mb: Annotated[int, Field(gt=0, le=65536)] = Field(
+        256, description="MiB for the rows and answers of one worker's requests; taken when they are used."
+    )
     max_body_mb: Annotated[float, Field(gt=0, le=4096)] = Field(32.0, description="MiB in one body.")
     max_pixels: Annotated[int, Field(gt=0)] = Field(
         64_000_000, description="Pixels of one encoded image, read from its header."
@@ -58,6 +68,13 @@ class Settings(BaseSettings):
     )
     drain_timeout_s: Annotated[int, Field(gt=0, le=3600)] = Field(
         60, description="How long a shutdown waits for what was accepted."
+    )
+    hang_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        60.0, description="A process that does nothing for so long is replaced."
+    )
+    max_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
+        5,
+        description="Deaths of a process within ten minutes after which it is replaced; one more is the end.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How it is logged.")
@@ -71,6 +88,11 @@ class Settings(BaseSettings):
     def max_body_bytes(self) -> int:
         """The limit of a body in bytes."""
         return int(self.max_body_mb * 1024 * 1024)
+
+    @property
+    def arena_slots(self) -> int:
+        """The slots of one worker's arena."""
+        return self.arena_mb * 1024 * 1024 // 4096
 
     @property
     def model_names(self) -> list[str]:

@@ -45,6 +45,8 @@ class ModelFacts(BaseModel):
     device: str
     precision: str
     max_batch: int
+    seconds_per_row: float
+    """Of one row alone, warm."""
     threads: int
     """How many compute a batch on the CPU; 0 on CUDA."""
     tuned: bool
@@ -63,6 +65,11 @@ class ModelFacts(BaseModel):
     seconds: dict[str, float]
     """How long each step of loading took."""
 
+    @property
+    def key(self) -> ModelKey:
+        """The model and version that this describes."""
+        return ModelKey(self.model, self.version)
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -74,7 +81,7 @@ class ModelCard:
     @property
     def key(self) -> ModelKey:
         """The model and version that this card describes."""
-        return ModelKey(self.facts.model, self.facts.version)
+        return self.facts.key
 
     def layer(self, name: str) -> LayerStats:
         """The norm of that name; raises `UnknownLayer`."""

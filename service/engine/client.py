@@ -1,52 +1,79 @@
-"""The client: what the web side sees of the engine; no torch on this side of the seam."""
+"""The client: what a worker sees of the engine and of its models; no torch on this side of the line."""
 
 from __future__ import annotations
 
-import asyncio
 import os
+import socket
 import time
 from typing import TYPE_CHECKING, Literal
 
-from service.batching.job import Answer, Job, ModelKey
+from service.batching.admission import Rate, refusal
+from service.batching.job import ModelKey
 from service.engine import card as cards
-from service.engine.protocol import Message, ModelLoaded, Ready, Stopped
-from service.errors import (
-    DeadlinePassed,
-    FoldserveError,
-    InputTooLarge,
-    NotReady,
-    UnknownModel,
-    UnknownVersion,
-)
+from service.engine.arena import Arena
+from service.engine.control import Kind
+from service.engine.line import Line
+from service.errors import EngineFailed, InputTooLarge, NotReady, QueueFull, UnknownModel, UnknownVersion
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from service.batching.batcher import Batcher
+    from service.batching.job import Answer
+    from service.engine.board import Board
     from service.engine.card import ModelCard
+    from service.engine.control import Message
+    from service.engine.run import Run
+    from service.settings import Settings
 
 State = Literal["starting", "ready", "draining", "stopped"]
 
+_RETRY_S = 1
+
 
 class EngineClient:
-    """Submits jobs and awaits their rows; knows the model cards and the engine's state.
+    """Reserves room for rows and has them computed; knows the model cards and the engine's state.
 
-    Made and used on one event loop; only `hear` may be called from other threads.
+    For one event loop. `number` is the worker's own on the board, which it tells what waits here.
     """
 
-    def __init__(self, batcher: Batcher) -> None:
-        self._batcher = batcher
-        self._loop = asyncio.get_running_loop()
-        # The mutable state, changed on the loop only: what the engine has announced so far.
-        self.state: State = "starting"
-        self.failure: Exception | None = None
-        self.stopped = asyncio.Event()
-        self.is_ready = asyncio.Event()
+    def __init__(self, settings: Settings, board: Board, number: int) -> None:
+        self.board = board
+        self.limits = settings.limits
+        self._hang_s = settings.hang_timeout_s
+        self._own = board.workers[number]
+        # The mutable state: what the supervisor has told so far.
+        self.is_ready = False
+        self.is_draining = False
+        self._line: Line | None = None
         self._cards: dict[ModelKey, ModelCard] = {}
+        self._numbers: dict[ModelKey, int] = {}
+        self._rates: dict[ModelKey, Rate] = {}
 
     def hear(self, message: Message) -> None:
-        """Take an announcement of the engine, from any thread."""
-        self._loop.call_soon_threadsafe(self._take, message)
+        """Take what the supervisor says of the engine."""
+        match message.kind:
+            case Kind.LINK:
+                end, memory = message.descriptors
+                self._replace_line(Line(socket.socket(fileno=end), Arena(memory)))
+                os.close(memory)
+            case Kind.CARD:
+                self._learn(message.number, message.descriptors[0])
+            case Kind.READY:
+                self.is_ready = True
+            case Kind.LOST:
+                self.is_ready = False
+                self._replace_line(None)
+            case Kind.DRAIN:
+                self.is_draining = True
+            case _:
+                raise ValueError(f"a worker is not told {message.kind.name}")
+
+    @property
+    def state(self) -> State:
+        """What a person is told; `stopped` is an engine that hangs."""
+        if self.is_draining:
+            return "draining"
+        if not self.is_ready:
+            return "starting"
+        return "stopped" if self.board.is_silent(self.board.engine, self._hang_s) else "ready"
 
     def cards(self) -> list[ModelCard]:
         """The cards of all loaded versions, by name and version."""
@@ -61,78 +88,76 @@ class EngineClient:
         chosen = max(versions, default=0) if version is None else version
         if chosen in versions:
             return self._cards[ModelKey(model, chosen)]
-        if not self.is_ready.is_set():
-            raise NotReady("models are still being loaded", retry_after_s=1)
+        if not self.is_ready:
+            raise NotReady("models are still being loaded", retry_after_s=_RETRY_S)
         if not versions:
             raise UnknownModel(f"no model {model!r} is served")
         raise UnknownVersion(f"model {model!r} is not served in version {chosen}")
 
-    async def infer(self, key: ModelKey, rows: np.ndarray, timeout_s: float) -> Answer:
-        """The answers to `rows`, uint8 pixels or float32 network inputs `[N, C, H, W]`.
+    def reserve(self, card: ModelCard, rows: int, dtype: str, deadline: float) -> Run:
+        """Room for so many rows of `dtype` and their answers; `deadline` in seconds of the monotonic clock.
 
-        Raises `NotReady`, `QueueFull`, `InputTooLarge`, `DeadlinePassed` and
-        `EngineFailed`. Being cancelled cancels the job: waiting rows then never reach the device.
+        Refused at once where they would wait too long: raises `NotReady`, `QueueFull`, `InputTooLarge`.
         """
-        self._refuse_unless_serving()
-        if len(rows) > self._batcher.limits.max_waiting_rows:
-            raise InputTooLarge(f"{len(rows)} rows; the queue holds {self._batcher.limits.max_waiting_rows}")
-        now = time.monotonic()
-        reply: asyncio.Future[Answer] = self._loop.create_future()
-        job = Job(key, rows, _Replier(self._loop, reply), arrived=now, deadline=now + timeout_s)
-        self._batcher.submit(job)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await reply
-        except TimeoutError:
-            raise DeadlinePassed(f"no answer within {timeout_s * 1000:.0f} ms") from None
-        finally:
-            if reply.cancelled() or not reply.done():
-                self._batcher.withdraw(job)
+        line = self._serving_line()
+        if rows > self.limits.max_waiting_rows:
+            raise InputTooLarge(f"{rows} rows; the queue holds {self.limits.max_waiting_rows}")
+        load, seconds_per_row = self.board.load(), self._rates[card.key].seconds_per_row
+        why = refusal(load, rows, seconds_per_row, deadline - time.monotonic(), self.limits)
+        if why:
+            raise why
+        run = line.take(rows, dtype, card.facts.manifest.input.shape, card.facts.output_shape)
+        if run is None:
+            raise QueueFull(
+                f"there is no room for {rows} rows now", retry_after_s=max(_RETRY_S, round(load.work_s))
+            )
+        self._count(run, rows, rows * seconds_per_row)
+        return run
 
-    @property
-    def waiting_rows(self) -> int:
-        """How many rows are queued."""
-        return self._batcher.waiting_rows
+    async def infer(self, card: ModelCard, run: Run, deadline: float) -> Answer:
+        """The answers to the rows in `run`, which stay there until it is released.
 
-    def drain(self) -> None:
-        """Say that the service is going away; what still comes over open connections is answered."""
-        if self.state in ("starting", "ready"):
-            self.state = "draining"
+        Raises `DeadlinePassed` and `EngineFailed`. Being cancelled cancels the job: waiting rows then never
+        reach the device.
+        """
+        line = self._line
+        if line is None or run.slots is not line.slots:
+            raise EngineFailed("the engine stopped")
+        answer = await line.infer(run, self._numbers[card.key], deadline)
+        self._rates[card.key].observe(len(run), answer.batch_rows, answer.compute_s)
+        return answer
 
-    def _refuse_unless_serving(self) -> None:
-        if self.state == "stopped":
-            raise NotReady("the engine has stopped", retry_after_s=5)
-        if not self.is_ready.is_set():
-            raise NotReady("models are still being loaded", retry_after_s=1)
+    def beat(self) -> None:
+        """Tell the board that this worker's loop runs, and what it holds; call it several times a second."""
+        self._own["alive_at"] = time.monotonic()
+        self._own["slots_taken"] = 0 if self._line is None else self._line.slots.taken
 
-    def _take(self, message: Message) -> None:
-        match message:
-            case ModelLoaded(descriptor):
-                card = cards.read(descriptor)
-                os.close(descriptor)
-                self._cards[card.key] = card
-            case Ready():
-                self.state = "ready" if self.state == "starting" else self.state
-                self.is_ready.set()
-            case Stopped(failure):
-                self.state, self.failure = "stopped", failure
-                self.stopped.set()
+    def _serving_line(self) -> Line:
+        if not self.is_ready or self._line is None:
+            raise NotReady("models are still being loaded", retry_after_s=_RETRY_S)
+        return self._line
 
+    def _replace_line(self, line: Line | None) -> None:
+        if self._line is not None:
+            self._line.close()
+        self._line = line
+        self._own["slots"] = 0 if line is None else line.slots.count
+        self.beat()
 
-class _Replier:
-    """Carries an answer from the engine's thread to the one who waits, if anybody still does."""
+    def _learn(self, number: int, descriptor: int) -> None:
+        card = cards.read(descriptor)
+        os.close(descriptor)
+        self._cards[card.key], self._numbers[card.key] = card, number
+        self._rates[card.key] = Rate(card.facts.seconds_per_row, card.facts.max_batch)
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, reply: asyncio.Future[Answer]) -> None:
-        self._loop = loop
-        self._reply = reply
+    def _count(self, run: Run, rows: int, work_s: float) -> None:
+        """Tell the board of rows that wait, until they do no more."""
+        own = self._own
+        own["rows"] += rows
+        own["work_s"] += work_s
 
-    def __call__(self, outcome: Answer | FoldserveError) -> None:
-        self._loop.call_soon_threadsafe(self._settle, outcome)
+        def settled() -> None:
+            own["rows"] -= rows
+            own["work_s"] = own["work_s"] - work_s if own["rows"] else 0.0  # rounding must not add up
 
-    def _settle(self, outcome: Answer | FoldserveError) -> None:
-        if self._reply.done():
-            return
-        if isinstance(outcome, Answer):
-            self._reply.set_result(outcome)
-        else:
-            self._reply.set_exception(outcome)
+        run.on_settled = settled

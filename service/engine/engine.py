@@ -1,30 +1,37 @@
-"""The engine: the one thread that owns the device, loads the models and runs the batches."""
+"""The engine: the one process that owns a device, loads the models and runs the batches.
+
+One thread does all of it. Between two batches it hears what the workers rang, without waiting; while nothing
+waits, it sleeps until somebody rings.
+"""
 
 from __future__ import annotations
 
 import gc
 import logging
-import threading
+import os
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from service.batching.batcher import why_dropped
-from service.batching.job import Answer
-from service.batching.policy import is_late
+from service.batching.queue import Queue
 from service.engine import card
+from service.engine.control import Kind, Message
+from service.engine.doorbell import Outcome
 from service.engine.loading import load
-from service.engine.protocol import Message, ModelLoaded, Ready, Stopped
-from service.errors import EngineFailed, InvalidConfiguration
+from service.engine.switchboard import Switchboard
+from service.errors import InvalidConfiguration
 from service.plan import device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from service.batching.batcher import Batcher
-    from service.batching.job import Job, ModelKey
+    from service.batching.job import ModelKey, Part
+    from service.engine.board import Board
+    from service.engine.card import ModelFacts
+    from service.engine.control import Control
+    from service.engine.linked_job import LinkedJob
     from service.plan.plan import Plan
     from service.settings import Settings
     from service.store.model_store import ModelStore, StoredModel
@@ -32,50 +39,40 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("foldserve.engine")
 
+_HEARTBEAT_S = 1.0
+
 
 class Engine:
-    """Runs jobs from the batcher until the batcher is closed and empty; never raises out of its thread.
-
-    What becomes of it is told to `announce`, from the engine's thread: a card per model, then
-    `Ready`, at the end `Stopped`.
-    """
+    """Loads what the settings name, then answers over its links until it is told to stop."""
 
     def __init__(
-        self,
-        store: ModelStore,
-        settings: Settings,
-        batcher: Batcher,
-        telemetry: Telemetry,
-        announce: Callable[[Message], None],
+        self, store: ModelStore, settings: Settings, control: Control, board: Board, telemetry: Telemetry
     ) -> None:
         self._store = store
         self._settings = settings
-        self._batcher = batcher
+        self._control = control
+        self._board = board
         self._telemetry = telemetry
-        self._announce = announce
+        self._queue: Queue[LinkedJob] = Queue(settings.limits)
         self._plans: dict[ModelKey, Plan] = {}
-        self._thread = threading.Thread(target=self._live, name="engine", daemon=True)
+        self._models: list[ModelFacts] = []
+        self._switchboard = Switchboard(control, self._queue, self._models)
 
-    def start(self) -> None:
-        """Start loading, then serving, on the engine's own thread."""
-        self._thread.start()
+    def run(self) -> None:
+        """Load, then serve; raises what a model or a setting is refused for."""
+        self._load_models()
+        # A full collection with torch loaded stops everything for a tenth of a second.
+        gc.collect()
+        gc.freeze()
+        self._control.send(Message(Kind.READY))
+        patience_s = 0.0
+        while not self._switchboard.is_stopping or self._queue.waiting_rows:
+            self._board.engine["alive_at"] = time.monotonic()
+            self._switchboard.hear(patience_s)
+            patience_s = self._step()
+        self._switchboard.hear(0.0)
 
-    def join(self, timeout_s: float) -> bool:
-        """Wait for the thread's end; whether it came."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _live(self) -> None:
-        try:
-            self._load_models()
-            self._announce(Ready())
-            while batch := self._batcher.next_batch():
-                self._run(batch)
-        except Exception as failure:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            self._batcher.fail_all(EngineFailed("the engine stopped"))
-            self._announce(Stopped(failure))
-        else:
-            self._announce(Stopped())
+    # --- loading
 
     def _load_models(self) -> None:
         gc.freeze()  # what is imported stays; the collections while loading need not look at it
@@ -105,34 +102,65 @@ class Engine:
         )
         key = loaded.card.key
         self._plans[key] = loaded.plan
-        self._batcher.admit(key, loaded.plan.max_batch)
-        self._announce(ModelLoaded(card.write(loaded.card)))
+        self._queue.admit(key, loaded.plan.max_batch)
+        descriptor = card.write(loaded.card)
+        self._control.send(Message(Kind.CARD, len(self._models), descriptors=(descriptor,)))
+        os.close(descriptor)
+        self._models.append(loaded.card.facts)
 
-    def _run(self, batch: Sequence[Job]) -> None:
-        """Run one batch; where it fails, run every job of it alone, so that a bad one fails alone."""
+    # --- serving
+
+    def _step(self) -> float:
+        """Run the next batch, if there is one now; how long the engine may then wait for more."""
+        decision = self._queue.next(time.monotonic())
+        for job in decision.dropped:
+            self._switchboard.reply(job, Outcome.CANCELLED if job.cancelled else Outcome.LATE)
+        if decision.run:
+            self._run(decision.run)
+            return 0.0
+        self._board.engine["running_rows"] = 0
+        return _HEARTBEAT_S if decision.wait_s is None else min(decision.wait_s, _HEARTBEAT_S)
+
+    def _run(self, batch: Sequence[Part[LinkedJob]]) -> None:
+        """Run one batch; where it fails, run every part of it alone, so that a bad one fails alone."""
         try:
             self._answer(batch)
         except Exception:
             log.exception("a batch of %d jobs failed", len(batch))
-            if len(batch) == 1:
-                batch[0].reply(EngineFailed("the rows could not be computed"))
+            if len(batch) > 1:
+                for part in batch:
+                    self._run([part])
                 return
-            for job in batch:
-                if job.cancelled or is_late(job, time.monotonic()):
-                    job.reply(why_dropped(job))
-                else:
-                    self._run([job])
+            job = batch[0].job
+            self._queue.withdraw(job)
+            self._switchboard.reply(job, Outcome.FAILED)
+            self._require_health(job)
 
-    def _answer(self, batch: Sequence[Job]) -> None:
-        key, started = batch[0].key, time.monotonic()
-        # A copy even of one job's rows: they may be a read-only, unaligned view of a body.
-        rows = np.concatenate([job.rows for job in batch])
+    def _answer(self, batch: Sequence[Part[LinkedJob]]) -> None:
+        key, started = batch[0].job.lane.key, time.monotonic()
+        inputs = [part.job.inputs[part.start : part.stop] for part in batch]
+        rows = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
+        self._board.engine["running_rows"] = len(rows)
         answers = self._plans[key](torch.from_numpy(rows)).numpy()
         seconds = time.monotonic() - started
-        self._batcher.observe(len(rows), seconds)
         self._telemetry.batch(key.model, key.version, len(rows))
         first = 0
-        for job in batch:
-            own = answers[first : first + len(job)]
-            first += len(job)
-            job.reply(Answer(own, started - job.arrived, seconds, len(rows)))
+        for part in batch:
+            size = part.stop - part.start
+            part.job.outputs[part.start : part.stop] = answers[first : first + size]
+            first += size
+            self._count(part, started, seconds, len(rows))
+
+    def _require_health(self, job: LinkedJob) -> None:
+        """Raise where rows that are surely good fail, too: then only a new process helps the device."""
+        self._plans[job.lane.key](torch.zeros(1, *job.inputs.shape[1:]))
+
+    def _count(self, part: Part[LinkedJob], started: float, seconds: float, batch_rows: int) -> None:
+        job = part.job
+        if not job.answered:
+            job.queue_s = started - job.arrived
+        job.answered += part.stop - part.start
+        job.compute_s += seconds
+        job.batch_rows = max(job.batch_rows, batch_rows)
+        if job.answered == job.rows:
+            self._switchboard.reply(job, Outcome.ANSWERED)

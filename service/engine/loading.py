@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -86,6 +87,9 @@ def load(
         answer = plan(_preprocessing(stored).normalised(row.unsqueeze(0)))
         largest = float(folded.expected.answers.abs().max())
         require_same(answer, plan.warm_up(row), parity.tolerance, largest)  # network inputs are warm by now
+        started = time.monotonic()
+        plan(row.unsqueeze(0))
+        seconds_per_row = time.monotonic() - started
         output_shape = list(answer.shape[1:])
     _check_output(stored, output_shape, labels)
     report = folded.report.with_proof(parity, step.seconds)
@@ -99,6 +103,7 @@ def load(
         device=describe(device),
         precision=precision or manifest.serving.precision,
         max_batch=plan.max_batch,
+        seconds_per_row=seconds_per_row,
         threads=plan.threads,
         tuned=tune and device.type == "cpu",
         preprocessing=plan.preprocessing,

@@ -33,5 +33,7 @@ async def readyz(context: Context) -> Response:
 async def metrics(context: Context) -> Response:
     """Prometheus metrics."""
     client = context.client
-    text = context.telemetry.scrape(ready=client.state == "ready", waiting_rows=client.waiting_rows)
+    text = context.telemetry.scrape(
+        ready=client.state == "ready", waiting_rows=client.board.load().waiting_rows
+    )
     return Response(text, media_type=telemetry.CONTENT_TYPE)

@@ -133,18 +133,19 @@ async def _measured(request: Request, model: str, version: int | None) -> Respon
 
 
 async def _answered(request: Request, parts: Parts, card: ModelCard, times: _Times) -> Response:
-    query = _query(request)
+    query, limit_ms = _query(request), parts.settings.timeout_ms
+    deadline = times.started + min(query.timeout_ms or limit_ms, limit_ms) / 1000
     rows = await bodies.read_rows(request, parts, card.facts.manifest.input, query)
-    times.decoded = time.monotonic()
-    limit_ms = parts.settings.timeout_ms
-    timeout_s = min(query.timeout_ms or limit_ms, limit_ms) / 1000 - (times.decoded - times.started)
-    computing = asyncio.ensure_future(parts.client.infer(card.key, rows, max(timeout_s, 0.0)))
-    answer = await _unless_gone(request, computing)
-    refuse_non_finite(answer.rows)
-    milliseconds = times.milliseconds(answer)
-    for stage in ("decode", "queue", "compute", "total"):
-        parts.telemetry.stage(card.facts.model, stage, milliseconds[stage] / 1000)
-    return _written(request, card, answer, query, milliseconds)
+    with parts.client.reserve(card, len(rows), rows.dtype.name, deadline) as run:
+        run.inputs[...] = rows
+        times.decoded = time.monotonic()
+        computing = asyncio.ensure_future(parts.client.infer(card, run, deadline))
+        answer = await _unless_gone(request, computing)
+        refuse_non_finite(answer.rows)
+        milliseconds = times.milliseconds(answer)
+        for stage in ("decode", "queue", "compute", "total"):
+            parts.telemetry.stage(card.facts.model, stage, milliseconds[stage] / 1000)
+        return _written(request, card, answer, query, milliseconds)
 
 
 def _written(

@@ -1,0 +1,42 @@
+"""The engine's process: `python -m service.engine DESCRIPTOR`, started by the supervisor alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from service import telemetry
+from service.engine import allocator
+from service.engine.board import Board
+from service.engine.child import REFUSED, begin
+from service.errors import FoldserveError
+from service.store.model_store import ModelStore
+
+log = logging.getLogger("foldserve.engine")
+
+
+def main() -> int:
+    """Load and serve until told to stop; the answer is the process's exit status."""
+    control, order, descriptors = begin()
+    board = Board(descriptors[0])
+    board.engine["pid"] = os.getpid()
+    telemetry.set_up_logs(order.settings.log_level, order.settings.log_format)
+    allocator.share_one_arena()
+    from service.engine.engine import Engine  # noqa: PLC0415 - the threads that torch starts come after all this
+
+    try:
+        Engine(
+            ModelStore(order.settings.model_store), order.settings, control, board, telemetry.Telemetry()
+        ).run()
+    except FoldserveError as refused:
+        log.error("%s", refused)  # noqa: TRY400 - it is written for people
+        return REFUSED
+    except Exception:
+        log.exception("the engine failed")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

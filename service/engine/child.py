@@ -1,0 +1,104 @@
+"""The child: a process that the supervisor starts, seen from both ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from service.engine.control import Control, Kind, Message
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REFUSED = 3
+"""The exit status of an engine that must not be started again: it would refuse the same once more."""
+
+_PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
+
+
+class Order(BaseModel):
+    """What a child is told at its start."""
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: Settings
+    number: int = 0
+    """Of a worker, from 0."""
+    cores: list[int] | None = None
+    """Those that it may run on; None leaves that as it is."""
+
+
+class Child:
+    """A running process of ours and the control socket to it."""
+
+    def __init__(self, running: asyncio.subprocess.Process, control: Control) -> None:
+        self.control = control
+        self._running = running
+
+    @classmethod
+    async def start(
+        cls, module: str, order: Order, descriptors: tuple[int, ...], environment: Mapping[str, str]
+    ) -> Self:
+        """Start `python -m module` in a group of its own: a terminal's Ctrl-C is for the supervisor."""
+        control, theirs = Control.pair()
+        with theirs:
+            running = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=dict(environment),
+                pass_fds=(theirs.fileno(),),
+                process_group=0,
+            )
+        control.send(Message(Kind.START, 0, order.model_dump_json().encode(), descriptors))
+        return cls(running, control)
+
+    @property
+    def pid(self) -> int:
+        """Its number in the system."""
+        return self._running.pid
+
+    def tell(self, message: Message) -> None:
+        """Send without waiting; one that is gone or reads nothing any more is killed."""
+        try:
+            self.control.send(message)
+        except OSError:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self._running.kill()
+
+    async def ended(self) -> int:
+        """Its exit status, once it has ended; negative for a signal."""
+        return await self._running.wait()
+
+
+def begin() -> tuple[Control, Order, tuple[int, ...]]:
+    """In the child, first of all: its control socket, its order, and the descriptors that came with that."""
+    descriptor, parent = map(int, sys.argv[1:])
+    _die_with(parent)
+    control = Control(socket.socket(fileno=descriptor))
+    started = control.receive()
+    if started is None or started.kind is not Kind.START:
+        sys.exit(1)  # the supervisor died meanwhile
+    order = Order.model_validate_json(started.text)
+    if order.cores:
+        os.sched_setaffinity(0, order.cores)
+    return control, order, started.descriptors
+
+
+def _die_with(parent: int) -> None:
+    """A process that computes for minutes must not outlive the one that would answer for it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,0 +1,110 @@
+"""The switchboard: hears all that reaches the engine, and carries its replies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+from typing import TYPE_CHECKING
+
+from service.engine.arena import Arena
+from service.engine.control import Kind, Message
+from service.engine.doorbell import Cancel, MalformedRecord, Outcome, Reply
+from service.engine.link import Link
+from service.engine.linked_job import LinkedJob, linked_job
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.batching.queue import Queue
+    from service.engine.card import ModelFacts
+    from service.engine.control import Control
+    from service.engine.doorbell import Ring
+
+log = logging.getLogger("foldserve.engine")
+
+
+class Switchboard:
+    """Puts what the workers ring into the queue; `is_stopping` once the supervisor says so or is gone.
+
+    A worker that breaks the protocol loses its link, and the supervisor hears of it.
+    """
+
+    def __init__(self, control: Control, queue: Queue[LinkedJob], models: Sequence[ModelFacts]) -> None:
+        self.is_stopping = False
+        self._control = control
+        self._queue = queue
+        self._models = models
+        self._poll = selectors.DefaultSelector()
+        self._poll.register(control, selectors.EVENT_READ)
+        # The mutable state besides: the jobs of each link without a reply, and the links with one to send.
+        self._jobs: dict[Link, dict[int, LinkedJob]] = {}
+        self._unsent: set[Link] = set()
+
+    def hear(self, patience_s: float) -> None:
+        """Take everything that has come; where nothing has, wait for it so long at most."""
+        self._flush()
+        for key, _ in self._poll.select(patience_s):
+            if isinstance(key.fileobj, Link):
+                self._hear_link(key.fileobj)
+            else:
+                self._hear_control()
+
+    def reply(self, job: LinkedJob, outcome: Outcome) -> None:
+        """Tell a job's worker what became of it, with the next `hear`; a link that is gone needs none."""
+        if self._jobs.get(job.link, {}).pop(job.ticket, None) is not None:
+            job.link.reply(Reply(job.ticket, outcome, job.batch_rows, job.queue_s, job.compute_s))
+            self._unsent.add(job.link)
+
+    def _flush(self) -> None:
+        for link in list(self._unsent):
+            is_sent = link.flush()
+            self._poll.modify(link, selectors.EVENT_READ | (0 if is_sent else selectors.EVENT_WRITE))
+            if is_sent:
+                self._unsent.discard(link)
+
+    def _hear_control(self) -> None:
+        message = self._control.receive()
+        if message is None or message.kind is Kind.DRAIN:
+            self.is_stopping = True
+            self._queue.close()
+            self._poll.unregister(self._control)
+        elif message.kind is Kind.LINK:
+            end, memory = message.descriptors
+            link = Link(message.number, socket.socket(fileno=end), Arena(memory))
+            os.close(memory)
+            self._jobs[link] = {}
+            self._poll.register(link, selectors.EVENT_READ)
+
+    def _hear_link(self, link: Link) -> None:
+        try:
+            records = link.receive()
+            for record in records or ():
+                self._take(link, record)
+        except MalformedRecord as malformed:
+            log.error("worker %d is dismissed: %s", link.worker, malformed)  # noqa: TRY400 - no bug of this process
+            self._control.send(Message(Kind.DISMISSED, link.worker))
+            records = None
+        if records is None:
+            self._hang_up(link)
+
+    def _take(self, link: Link, record: Ring | Cancel) -> None:
+        jobs = self._jobs[link]
+        if isinstance(record, Cancel):
+            cancelled = jobs.get(record.ticket)
+            if cancelled is not None:
+                self._queue.withdraw(cancelled)
+                self.reply(cancelled, Outcome.CANCELLED)
+            return
+        if record.ticket in jobs:
+            raise MalformedRecord(f"ticket {record.ticket} twice")
+        job = jobs[record.ticket] = linked_job(link, record, self._models)
+        self._queue.submit(job)
+
+    def _hang_up(self, link: Link) -> None:
+        self._poll.unregister(link)
+        self._unsent.discard(link)
+        for job in self._jobs.pop(link).values():
+            self._queue.withdraw(job)
+        link.close()

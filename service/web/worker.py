@@ -1,0 +1,98 @@
+"""The worker: one process that speaks HTTP on a socket of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from service.engine.client import EngineClient
+from service.engine.control import Kind, Message
+from service.telemetry import Telemetry
+from service.web.application import compose
+from service.web.context import Parts
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+    from service.engine.board import Board
+    from service.engine.child import Order
+    from service.engine.control import Control
+
+_BACKLOG = 2048
+_BEAT_S = 0.1
+
+
+class Worker:
+    """Answers requests until the supervisor says to drain, or is gone."""
+
+    def __init__(self, control: Control, order: Order, board: Board, listening: socket.socket) -> None:
+        self._control = control
+        self._order = order
+        self._board = board
+        self._listening = listening
+
+    async def run(self) -> None:
+        """Serve; ends when everything that was accepted is answered."""
+        settings = self._order.settings
+        client = EngineClient(settings, self._board, self._order.number)
+        with ThreadPoolExecutor(_decoders(), "decoder") as decoders:
+            server = _Server(Parts(client, settings, Telemetry(), decoders), self._tell_up)
+            asyncio.get_running_loop().add_reader(self._control.fileno(), self._hear, client, server)
+            beating = asyncio.create_task(_beat(client))
+            await server.serve(sockets=[self._listening])
+            beating.cancel()
+
+    def _tell_up(self) -> None:
+        gc.collect()
+        gc.freeze()
+        self._control.send(Message(Kind.UP, self._order.number))
+
+    def _hear(self, client: EngineClient, server: uvicorn.Server) -> None:
+        message = self._control.receive()
+        if message is None:
+            os._exit(1)  # the supervisor died: nobody would replace the engine, or end this process
+        client.hear(message)
+        server.should_exit = client.is_draining
+
+
+async def _beat(client: EngineClient) -> None:
+    while True:
+        client.beat()
+        await asyncio.sleep(_BEAT_S)
+
+
+def _decoders() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its handling of signals, which are the supervisor's."""
+
+    def __init__(self, parts: Parts, started: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                compose(parts),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=parts.settings.drain_timeout_s,
+                backlog=_BACKLOG,
+            )
+        )
+        self._started = started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._started()
