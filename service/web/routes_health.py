@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service import telemetry
 from service.errors import Draining, NotReady
+from service.telemetry import CONTENT_TYPE, Gauges
 from service.web.context import Context
 
 router = APIRouter(tags=["health"])
@@ -31,7 +33,8 @@ async def readyz(context: Context) -> Response:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(context: Context) -> Response:
-    """Prometheus metrics."""
+    """Prometheus metrics, of all processes."""
     client = context.client
-    text = context.telemetry.scrape(ready=client.state == "ready", waiting_rows=client.waiting_rows)
-    return Response(text, media_type=telemetry.CONTENT_TYPE)
+    ready, waiting_rows = client.state == "ready", client.waiting_rows
+    gauges = Gauges(ready, waiting_rows, slots_in_use=0, slots=0, workers=1)
+    return Response(context.telemetry.scrape(gauges, {"engine": os.getpid()}), media_type=CONTENT_TYPE)
