@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 from typing import TYPE_CHECKING
@@ -35,12 +34,19 @@ async def _serve(settings: Settings, greet: Callable[[list[ModelCard], str], Non
     placement = place(settings)
     listening = _listen(settings, placement.workers)
     address = _address(listening[0])
-    supervisor = Supervisor(
-        settings, listening, placement, lambda cards: greet(cards, address), lambda _: None, os.environ
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, supervisor.signalled)
-    return await supervisor.run()
+    with telemetry.directory() as counts:
+        shared = telemetry.SharedValues(counts, "supervisor")
+        supervisor = Supervisor(
+            settings,
+            listening,
+            placement,
+            telemetry.Telemetry(shared),
+            counts,
+            lambda cards: greet(cards, address),
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, supervisor.signalled)
+        return await supervisor.run()
 
 
 def _listen(settings: Settings, workers: int) -> list[socket.socket]:

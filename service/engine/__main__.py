@@ -18,17 +18,16 @@ log = logging.getLogger("foldserve.engine")
 
 def main() -> int:
     """Load and serve until told to stop; the answer is the process's exit status."""
-    control, order, descriptors = begin()
+    control, order, descriptors = begin(dies_with_parent=True)
     board = Board(descriptors[0])
     board.engine["pid"] = os.getpid()
     telemetry.set_up_logs(order.settings.log_level, order.settings.log_format)
     allocator.share_one_arena()
     from service.engine.engine import Engine  # noqa: PLC0415 - the threads that torch starts come after all this
 
+    counts = telemetry.Telemetry(telemetry.SharedValues(order.counts, "engine"))
     try:
-        Engine(
-            ModelStore(order.settings.model_store), order.settings, control, board, telemetry.Telemetry()
-        ).run()
+        Engine(ModelStore(order.settings.model_store), order.settings, control, board, counts).run()
     except FoldserveError as refused:
         log.error("%s", refused)  # noqa: TRY400 - it is written for people
         return REFUSED

@@ -9,15 +9,13 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
 from service.engine.control import Control, Kind, Message
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 REFUSED = 3
 """The exit status of an engine that must not be started again: it would refuse the same once more."""
@@ -33,6 +31,8 @@ class Order(BaseModel):
     settings: Settings
     number: int = 0
     """Of a worker, from 0."""
+    counts: Path
+    """The folder in which all processes count."""
     cores: list[int] | None = None
     """Those that it may run on; None leaves that as it is."""
 
@@ -45,16 +45,13 @@ class Child:
         self._running = running
 
     @classmethod
-    async def start(
-        cls, module: str, order: Order, descriptors: tuple[int, ...], environment: Mapping[str, str]
-    ) -> Self:
+    async def start(cls, module: str, order: Order, descriptors: tuple[int, ...]) -> Self:
         """Start `python -m module` in a group of its own: a terminal's Ctrl-C is for the supervisor."""
         control, theirs = Control.pair()
         with theirs:
             running = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
-                env=dict(environment),
                 pass_fds=(theirs.fileno(),),
                 process_group=0,
             )
@@ -83,10 +80,14 @@ class Child:
         return await self._running.wait()
 
 
-def begin() -> tuple[Control, Order, tuple[int, ...]]:
-    """In the child, first of all: its control socket, its order, and the descriptors that came with that."""
+def begin(*, dies_with_parent: bool) -> tuple[Control, Order, tuple[int, ...]]:
+    """In the child, first of all: its control socket, its order, and the descriptors that came with that.
+
+    A process that computes for minutes is to die with its parent, at once; one that listens sees its end.
+    """
     descriptor, parent = map(int, sys.argv[1:])
-    _die_with(parent)
+    if dies_with_parent:
+        _die_with(parent)
     control = Control(socket.socket(fileno=descriptor))
     started = control.receive()
     if started is None or started.kind is not Kind.START:
@@ -98,7 +99,6 @@ def begin() -> tuple[Control, Order, tuple[int, ...]]:
 
 
 def _die_with(parent: int) -> None:
-    """A process that computes for minutes must not outlive the one that would answer for it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from service.engine import arena, board, card
 from service.engine.backoff import Backoff
@@ -16,11 +16,13 @@ from service.engine.child import REFUSED, Child, Order
 from service.engine.control import Kind, Message, close_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from service.engine.card import ModelCard
     from service.engine.placement import Placement
     from service.settings import Settings
+    from service.telemetry import Telemetry
 
 log = logging.getLogger("foldserve")
 
@@ -32,7 +34,7 @@ _GRACE_S = 5.0
 class Supervisor:
     """One engine and a worker per listening socket, from `run` until a signal or a failure ends them.
 
-    `greet` is called when everything is ready for the first time, `restarted` with what was replaced.
+    All processes count in the folder `counts`. `greet` is called when everything is ready for the first time.
     """
 
     def __init__(
@@ -40,16 +42,16 @@ class Supervisor:
         settings: Settings,
         listening: Sequence[socket.socket],
         placement: Placement,
+        telemetry: Telemetry,
+        counts: Path,
         greet: Callable[[list[ModelCard]], None],
-        restarted: Callable[[str], None],
-        environment: Mapping[str, str] = os.environ,
     ) -> None:
         self._settings = settings
         self._listening = list(listening)
         self._placement = placement
+        self._telemetry = telemetry
+        self._counts = counts
         self._greet = greet
-        self._restarted = restarted
-        self._environment = environment
         self._board_descriptor = board.create(len(listening))
         self._board = board.Board(self._board_descriptor)
         self._board.supervisor["pid"] = os.getpid()
@@ -95,8 +97,8 @@ class Supervisor:
     async def _keep_engine(self) -> None:
         backoff = Backoff(self._settings.max_restarts)
         while not self._ending.is_set():
-            order = Order(settings=self._settings, cores=self._placement.engine_cores)
-            self._engine = await Child.start(_ENGINE, order, (self._board_descriptor,), self._environment)
+            order = self._order(0, self._placement.engine_cores)
+            self._engine = await Child.start(_ENGINE, order, (self._board_descriptor,))
             self._listen_to(self._engine, self._hear_engine)
             status = await self._engine.ended()
             self._lose_engine()
@@ -109,9 +111,9 @@ class Supervisor:
     async def _keep_worker(self, number: int) -> None:
         backoff = Backoff(self._settings.max_restarts)
         while not self._ending.is_set():
-            order = Order(settings=self._settings, number=number, cores=self._placement.worker_cores)
+            order = self._order(number, self._placement.worker_cores)
             descriptors = (self._board_descriptor, self._listening[number].fileno())
-            worker = await Child.start(_WORKER, order, descriptors, self._environment)
+            worker = await Child.start(_WORKER, order, descriptors)
             self._workers[number] = worker
             self._listen_to(worker, lambda message: self._hear_worker(number, message))
             self._introduce(number, worker)
@@ -121,13 +123,16 @@ class Supervisor:
                 log.error("worker %d ended with status %d", number, status)
                 await self._pause("worker", backoff)
 
-    async def _pause(self, kind: str, backoff: Backoff) -> None:
+    def _order(self, number: int, cores: list[int] | None) -> Order:
+        return Order(settings=self._settings, number=number, counts=self._counts, cores=cores)
+
+    async def _pause(self, kind: Literal["engine", "worker"], backoff: Backoff) -> None:
         pause_s = backoff.pause_s()
         if pause_s is None:
             log.error("an %s died too often, and is not started again", kind)
             self._fail()
             return
-        self._restarted(kind)
+        self._telemetry.restarted(kind)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ending.wait(), pause_s)
 

@@ -17,7 +17,7 @@ from service.web.worker import Worker
 
 def main() -> int:
     """Serve until told to drain; the answer is the process's exit status."""
-    control, order, descriptors = begin()
+    control, order, descriptors = begin(dies_with_parent=False)
     board = Board(descriptors[0])
     board.workers["pid"][order.number] = os.getpid()
     telemetry.set_up_logs(order.settings.log_level, order.settings.log_format)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service import telemetry
 from service.errors import Draining, NotReady
+from service.telemetry import CONTENT_TYPE, Gauges
 from service.web.context import Context
 
 router = APIRouter(tags=["health"])
@@ -31,9 +31,13 @@ async def readyz(context: Context) -> Response:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(context: Context) -> Response:
-    """Prometheus metrics."""
-    client = context.client
-    text = context.telemetry.scrape(
-        ready=client.state == "ready", waiting_rows=client.board.load().waiting_rows
+    """Prometheus metrics, of all processes."""
+    client, board = context.client, context.client.board
+    gauges = Gauges(
+        ready=client.state == "ready",
+        waiting_rows=board.load().waiting_rows,
+        slots_in_use=int(board.workers["slots_taken"].sum()),
+        slots=int(board.workers["slots"].sum()),
+        workers=int(board.supervisor["workers_up"]),
     )
-    return Response(text, media_type=telemetry.CONTENT_TYPE)
+    return Response(context.telemetry.scrape(gauges, board.pids()), media_type=CONTENT_TYPE)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import uvicorn
 
 from service.engine.client import EngineClient
 from service.engine.control import Kind, Message
-from service.telemetry import Telemetry
+from service.telemetry import SharedValues, Telemetry, watch_lag
 from service.web.application import compose
 from service.web.context import Parts
 
@@ -43,11 +44,13 @@ class Worker:
         settings = self._order.settings
         client = EngineClient(settings, self._board, self._order.number)
         with ThreadPoolExecutor(_decoders(), "decoder") as decoders:
-            server = _Server(Parts(client, settings, Telemetry(), decoders), self._tell_up)
+            telemetry = Telemetry(SharedValues(self._order.counts, f"worker-{self._order.number}"))
+            server = _Server(Parts(client, settings, telemetry, decoders), self._tell_up)
             asyncio.get_running_loop().add_reader(self._control.fileno(), self._hear, client, server)
-            beating = asyncio.create_task(_beat(client))
+            besides = [asyncio.create_task(_beat(client)), asyncio.create_task(watch_lag(telemetry))]
             await server.serve(sockets=[self._listening])
-            beating.cancel()
+            for task in besides:
+                task.cancel()
 
     def _tell_up(self) -> None:
         gc.collect()
@@ -57,7 +60,9 @@ class Worker:
     def _hear(self, client: EngineClient, server: uvicorn.Server) -> None:
         message = self._control.receive()
         if message is None:
-            os._exit(1)  # the supervisor died: nobody would replace the engine, or end this process
+            # The supervisor died: nobody would replace the engine, end this process or clean up.
+            shutil.rmtree(self._order.counts, ignore_errors=True)
+            os._exit(1)
         client.hear(message)
         server.should_exit = client.is_draining
 

@@ -243,7 +243,7 @@ def test_metrics_count_requests_rows_batches_and_stages(service: Service, digits
         assert grown("foldserve_stage_seconds_sum", "digits", stage) >= 0
     assert after["foldserve_ready",] == 1
     assert after["foldserve_waiting_rows",] == 0
-    assert after["process_resident_memory_bytes",] > 0
+    assert after["foldserve_process_resident_memory_bytes", "engine"] > 0
 
 
 def test_models_that_are_not_served_make_no_new_series(service: Service) -> None:

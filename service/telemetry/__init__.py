@@ -1,0 +1,18 @@
+"""Telemetry: logs, and the metrics of one process or of several in one scrape."""
+
+from service.telemetry.gauges import Gauges
+from service.telemetry.lag import watch_lag
+from service.telemetry.logs import set_up_logs
+from service.telemetry.metrics import CONTENT_TYPE, Stage, Telemetry
+from service.telemetry.shared_values import SharedValues, directory
+
+__all__ = [
+    "CONTENT_TYPE",
+    "Gauges",
+    "SharedValues",
+    "Stage",
+    "Telemetry",
+    "directory",
+    "set_up_logs",
+    "watch_lag",
+]

@@ -1,0 +1,131 @@
+"""Metrics: what is counted, and the text that Prometheus reads."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from bisect import bisect_left
+from threading import Lock
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import values as library
+from prometheus_client.values import MutexValue
+
+from service.telemetry.gauges import Processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from service.telemetry.gauges import Gauges
+    from service.telemetry.shared_values import SharedValues
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+_ROW_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+_REQUESTS = "foldserve_requests", "Requests to predict, by outcome: ok, or the problem's type."
+_ROWS_ANSWERED = "foldserve_rows", "Rows answered."
+_BATCH_ROWS = "foldserve_batch_rows", "Rows in a computed batch."
+_STAGE_SECONDS = "foldserve_stage_seconds", "Seconds that a request to predict spent in each stage."
+_RESTARTS = "foldserve_restarts", "Processes that died and were replaced."
+_LAG = "foldserve_event_loop_lag_seconds", "Seconds that an HTTP worker's event loop woke later than asked."
+
+Stage = Literal["decode", "queue", "compute", "total"]
+Restarted = Literal["worker", "engine"]
+
+# The time at which a series began: one more series for each, which several processes cannot sum.
+disable_created_metrics()
+
+_choosing = Lock()
+
+
+class _Histogram(Histogram):
+    """prometheus_client's, with its bucket found by bisection: the walk over all took a third of a sample."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:  # noqa: ARG002
+        self._sum.inc(amount)
+        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
+
+
+_Labelled = TypeVar("_Labelled", Counter, _Histogram)
+
+
+class Telemetry:
+    """What one process counts.
+
+    Alone, it may count on any thread. With `shared` it counts on one, as a part of a service of several
+    processes, and a scrape in any of them answers for all.
+    """
+
+    def __init__(self, shared: SharedValues | None = None) -> None:
+        self.registry = CollectorRegistry()
+        self._shared = shared
+        with self._placing():
+            self._count()
+
+    def _count(self) -> None:
+        counter = functools.partial(Counter, registry=self.registry)
+        seconds = functools.partial(_Histogram, registry=self.registry, buckets=_SECONDS)
+        rows = functools.partial(_Histogram, registry=self.registry, buckets=_ROW_COUNTS)
+        self._requests = self._series(counter(*_REQUESTS, ["model", "outcome"]))
+        self._rows = self._series(counter(*_ROWS_ANSWERED, ["model", "version"]))
+        self._batch_rows = self._series(rows(*_BATCH_ROWS, ["model", "version"]))
+        self._stage_seconds = self._series(seconds(*_STAGE_SECONDS, ["model", "stage"]))
+        self._lag = seconds(*_LAG)
+        restarts = counter(*_RESTARTS, ["process"])
+        for process in get_args(Restarted):
+            restarts.labels(process)
+        self._restarts = self._series(restarts)
+
+    def request(self, model: str, outcome: str) -> None:
+        """Count one request; `model` is a served name, or empty where none was found."""
+        self._requests(model, outcome).inc()
+
+    def stage(self, model: str, stage: Stage, seconds: float) -> None:
+        """Record how long one request spent in one stage."""
+        self._stage_seconds(model, stage).observe(seconds)
+
+    def batch(self, model: str, version: int, rows: int) -> None:
+        """Record one computed batch."""
+        self._batch_rows(model, version).observe(rows)
+        self._rows(model, version).inc(rows)
+
+    def lag(self, seconds: float) -> None:
+        """Record how much later than asked an event loop woke."""
+        self._lag.observe(seconds)
+
+    def restarted(self, process: Restarted) -> None:
+        """Count one process that took the place of a dead one."""
+        self._restarts(process).inc()
+
+    def scrape(self, gauges: Gauges, pids: Mapping[str, int]) -> bytes:
+        """The metrics in Prometheus' text format; `pids` are the processes to look at, by their names."""
+        registry = CollectorRegistry()
+        for collector in (gauges, Processes(pids), self._shared or self.registry):
+            registry.register(collector)
+        return generate_latest(registry)
+
+    def _series(self, metric: _Labelled) -> Callable[..., _Labelled]:
+        """The metric's series by the values of its labels; cached, since to look one up takes its lock."""
+
+        def one(*labels: object) -> _Labelled:
+            with self._placing():
+                return metric.labels(*labels)
+
+        return functools.cache(one)
+
+    @contextlib.contextmanager
+    def _placing(self) -> Iterator[None]:
+        """Let new series keep their values where this telemetry's are; the library asks a global of its."""
+        with _choosing:
+            before = library.ValueClass
+            library.ValueClass = self._shared.place if self._shared else MutexValue
+            try:
+                yield
+            finally:
+                library.ValueClass = before
