@@ -93,7 +93,7 @@ class Draining(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """As many rows wait as the queue may hold."""
+    """As many rows wait as the queue may hold, or more than can be computed within the time given."""
 
 
 class DeadlinePassed(Unavailable):

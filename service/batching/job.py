@@ -1,16 +1,12 @@
-"""The job: rows of one model that somebody waits for."""
+"""The job: rows of one model that somebody waits for, as numbers; the rows themselves lie elsewhere."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
-
-    from service.errors import FoldserveError
 
 
 class ModelKey(NamedTuple):
@@ -41,27 +37,40 @@ class Answer:
 
 @dataclass(eq=False)
 class Job:
-    """Rows to compute, and whom to tell; the reply rides with the work."""
+    """So many rows to compute; whoever queues it may subclass it to say where they lie and whom to tell."""
 
-    key: ModelKey
-    rows: np.ndarray
-    """uint8 pixels or float32 network inputs, `[N, C, H, W]`."""
-    reply: Callable[[Answer | FoldserveError], None]
-    """Called once, from the engine's thread."""
+    lane: Lane
+    rows: int
+    """How many; at least 1."""
     arrived: float
-    """Seconds of the monotonic clock, as every time here."""
-    deadline: float | None = None
-    # The mutable state: set by the one who submitted, read by whoever would compute.
+    """Seconds of the monotonic clock, as every time here; the same as long as the job waits."""
+    deadline: float
+    # The mutable state: whether nobody waits for it any more, and how many rows batches took so far.
     cancelled: bool = field(default=False, kw_only=True)
+    taken: int = field(default=0, kw_only=True)
 
     @property
-    def lane(self) -> Lane:
-        """What other jobs must share to be batched with this one."""
-        return Lane(self.key, self.rows.dtype.name)
+    def remaining(self) -> int:
+        """Rows that no batch has taken yet."""
+        return self.rows - self.taken
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def is_dead(self, now: float) -> bool:
+        """Whether nobody would read an answer: it was cancelled, or its deadline has passed."""
+        return self.cancelled or now >= self.deadline
 
     def __repr__(self) -> str:
-        state = " cancelled" if self.cancelled else ""
-        return f"<Job {self.key.model}/{self.key.version} {len(self)} rows{state}>"
+        taken = f", {self.taken} taken" if self.taken else ""
+        cancelled = ", cancelled" if self.cancelled else ""
+        (model, version), dtype = self.lane
+        return f"<Job {model}/{version} {dtype}, {self.rows} rows{taken}{cancelled}>"
+
+
+JobT = TypeVar("JobT", bound=Job)
+
+
+class Part(NamedTuple, Generic[JobT]):
+    """A stretch of a job's rows, half open: the whole job, or what of it fits a batch."""
+
+    job: JobT
+    start: int
+    stop: int
