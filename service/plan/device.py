@@ -85,6 +85,11 @@ def _quota(cgroup: Path) -> float:
     return math.inf if int(quota) < 0 else int(quota) / int(period)
 
 
+def free_bytes(device: torch.device) -> float:
+    """What nobody has taken of the device's own memory; infinite for one that has none of its own."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+
+
 def describe(device: torch.device) -> str:
     """The device for a person: `cpu (4 threads)` or `cuda:0 (NVIDIA H100 80GB HBM3)`."""
     if device.type == "cuda":
