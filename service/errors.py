@@ -93,7 +93,7 @@ class Draining(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """As many rows wait as the queue may hold."""
+    """As many rows wait as the queue may hold, or more than can be computed within the time given."""
 
 
 class DeadlinePassed(Unavailable):
@@ -121,7 +121,10 @@ class InvalidWeights(StoreError):
 
 
 class ModelRefused(FoldserveError):
-    """A model whose answers could not be trusted: batch statistics at inference, or failed parity."""
+    """A model that does not fit into memory, or whose answers could not be trusted.
+
+    These are batch statistics at inference, and parity that does not hold.
+    """
 
 
 class InvalidConfiguration(FoldserveError):

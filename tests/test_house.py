@@ -34,9 +34,10 @@ ARROWS: dict[str, set[str]] = {
     "engine.client": {"engine.card", "engine.protocol", "batching", "errors"},
     "engine.stopwatch": set(),
     "engine.allocator": set(),
+    "engine.memory": {"store.model_store", "errors"},
     "engine.unfolded": {"engine.stopwatch", "graph", "network", "store", "errors"},
     "engine.loading": {
-        *("engine.unfolded", "engine.stopwatch", "engine.allocator", "engine.card"),
+        *("engine.unfolded", "engine.stopwatch", "engine.allocator", "engine.memory", "engine.card"),
         *("plan", "graph", "network", "store", "inspection", "errors"),
     },
     "engine.engine": {

@@ -78,14 +78,14 @@ def _fill(
     """The batch that begins with `oldest`, and whether it is as full as it can become."""
     parts = [Part(oldest, oldest.taken, min(oldest.rows, oldest.taken + room))]
     room -= oldest.remaining
-    while room > 0 and (job := next(others, None)):
+    for job in others:
         if job.is_dead(now):
             dropped.append(job)
-        elif job.remaining > room:
+        elif (remaining := job.remaining) > room:
             return parts, True
         else:
             parts.append(Part(job, job.taken, job.rows))
-            room -= job.remaining
+            room -= remaining
     return parts, room <= 0
 
 

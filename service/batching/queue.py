@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic
 
@@ -61,7 +62,7 @@ class Queue(Generic[JobT]):
     def close(self) -> None:
         """Wait for no company any more; what is here, or still comes, runs as soon as it can."""
         self._closed = True
-        self._limits = self._limits
+        self._limits = replace(self._limits, max_delay_s=0.0)
 
     @property
     def waiting_rows(self) -> int:

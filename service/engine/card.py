@@ -53,6 +53,8 @@ class ModelFacts(BaseModel):
     """Whether these were measured."""
     preprocessing: str
     """Where pixels become network inputs: in `one pass`, or in the weights of the `first layers`."""
+    memory: dict[str, int]
+    """Bytes that the plan holds: `weights`, `packed` copies of them, CUDA `graphs`."""
     torch_version: str
     layers: list[LayerStats]
     """One per norm, in the order in which the network computes them."""

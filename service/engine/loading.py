@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from service.engine import allocator, unfolded
+from service.engine import allocator, memory, unfolded
 from service.engine.card import ModelCard, ModelFacts
 from service.engine.stopwatch import Stopwatch
 from service.errors import InvalidManifest
@@ -20,7 +20,7 @@ from service.graph.precision import astype
 from service.inspection.layer_stats import DERIVED, STORED, LayerStats, summary, with_derived
 from service.network.adopt import norms
 from service.plan import bucket, tuning
-from service.plan.device import describe
+from service.plan.device import describe, free_bytes
 from service.plan.plan import PRECISIONS, Plan, Precision, lower
 from service.plan.preprocessing import Preprocessing
 
@@ -62,6 +62,7 @@ def load(
     precision: str | None = None,
     max_batch: int | None = None,
     tune: bool = False,
+    free: float | None = None,
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
 
@@ -69,10 +70,12 @@ def load(
     Where `max_batch` is None, a CPU computes fewer rows at once than the manifest allows where more
     would be slower. `precision` is one of `PRECISIONS`. Raises `InvalidConfiguration` for one that the
     device has not got, `StoreError` for what is wrong on disk and `ModelRefused` for a network that must
-    not be served: norms with batch statistics, or parity that does not hold.
+    not be served: one that does not fit into the `free` bytes (None: into what the machine and the device
+    have left), norms with batch statistics, or parity that does not hold.
     """
     manifest, step = stored.manifest, Stopwatch()
     computed = PRECISIONS[precision or manifest.serving.precision].on(device)
+    memory.require_room(stored, memory.free_bytes() if free is None else free, free_bytes(device))
     labels = stored.labels()
     with allocator.giving_back():
         graph, folded = _folded(stored, computed, step)
@@ -107,6 +110,7 @@ def load(
         threads=plan.threads,
         tuned=tune and device.type == "cpu",
         preprocessing=plan.preprocessing,
+        memory=plan.memory,
         torch_version=torch.__version__,
         layers=_layers(folded.norms, vectors, report),
         fold=report.as_dict(),

@@ -49,6 +49,11 @@ class CudaGraphs:
         """Return when the stream that replays has done its work."""
         torch.cuda.current_stream(self.device).synchronize()
 
+    def pool_bytes(self) -> int:
+        """What the allocator has set aside for the pool that the graphs share."""
+        segments = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+        return sum(each["total_size"] for each in segments if each["segment_pool_id"] == self._pool)
+
     def _run(self, compute: Callable[[], Tensor]) -> None:
         """On the stream that records: the libraries' workspaces belong to a stream."""
         self._stream.wait_stream(torch.cuda.current_stream())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -61,6 +62,11 @@ def use_threads(number: int) -> None:
     """
     if number != torch.get_num_threads():
         torch.set_num_threads(number)
+
+
+def free_bytes(device: torch.device) -> float:
+    """What nobody has taken of the device's own memory; infinite for one that has none of its own."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
 
 
 def describe(device: torch.device) -> str:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from service.errors import InvalidConfiguration
 from service.graph.shapes import shape_of
-from service.plan import aten
+from service.plan import aten, footprint
 from service.plan.cuda_graphs import CudaGraphs
 from service.plan.device import use_threads
 from service.plan.interpreter import interpreted
-from service.plan.preprocessing import PixelPass
+from service.plan.preprocessing import PixelPass, tensors_of
 from service.plan.program import programs
 from service.plan.recording import Recordings
 
@@ -98,6 +98,8 @@ class Plan:
         self.max_batch = max_batch
         self.threads = torch.get_num_threads() if device.type == "cpu" else 0
         """How many compute it, which its weights are packed for; 0 on a device that has none."""
+        self._normalise = normalise
+        self._recorder = recorder
         self._runs = [_Run(program, normalise, precision, device) for program in programs]
         self._sizes = [program.rows for program in programs]
         self._answer = Recordings(self._compute, recorder, self.buckets()) if recorder else self._compute
@@ -134,6 +136,17 @@ class Plan:
     def preprocessing(self) -> str:
         """Where pixels become network inputs: in `one pass`, or in the weights of the `first layers`."""
         return "first layers" if all(program.for_pixels for program in self.programs) else "one pass"
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes that it holds now: `weights` that ATen calls read, `packed` ones, and `graphs` on CUDA.
+
+        `graphs` is the pool in which recordings compute. What several programs share counts once.
+        """
+        modules = (module for run in self.programs for module in (run.module, run.for_pixels) if module)
+        tensors = (tensor for module in modules for tensor in tensors_of(module).values())
+        pool = self._recorder.pool_bytes() if self._recorder else 0
+        return {**footprint.of([*tensors, *self._normalise.tensors]), "graphs": pool}
 
     def _compute(self, rows: Tensor) -> Tensor:
         run = self._runs[bisect(self._sizes, len(rows)) - 1]

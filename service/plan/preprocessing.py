@@ -47,6 +47,11 @@ class PixelPass:
             _spread(part, row).to(device, torch.float32) for part in preprocessing.coefficients()
         )
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """What it reads beside the pixels."""
+        return self._scale, self._shift
+
     def __call__(self, pixels: Tensor) -> Tensor:
         """Channels-last `uint8` `[N, C, ...]` as float32 of the same layout."""
         x = pixels.float()  # with operands of two dtypes, addcmul would make this copy and yet another

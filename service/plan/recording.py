@@ -31,6 +31,9 @@ class Recorder(Protocol):
     def wait(self) -> None:
         """Return when the device has done everything that it was given."""
 
+    def pool_bytes(self) -> int:
+        """What its recordings hold of the device's memory beside what they were given."""
+
 
 @dataclass(frozen=True)
 class _Tape:

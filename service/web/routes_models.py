@@ -77,6 +77,7 @@ async def show_model(context: Context, model: str, version: Version = None) -> M
             "max_request_rows": settings.max_request_rows,
         },
         reference=facts.reference,
+        memory=facts.memory,
         torch=facts.torch_version,
         seconds=facts.seconds,
     )

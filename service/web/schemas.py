@@ -112,6 +112,8 @@ class ModelDetail(ModelSummary):
     batching: dict[str, float]
     reference: Literal["stored", "computed"]
     """Whether the proof's float64 answers lay beside the weights or were computed at this start."""
+    memory: dict[str, int]
+    """Bytes that the plan holds: `weights` that ATen calls read, `packed` ones for oneDNN, CUDA `graphs`."""
     torch: str
     seconds: dict[str, float]
 

@@ -81,6 +81,7 @@ def test_model_tells_manifest_labels_and_batching(service: Service) -> None:
     assert model["manifest"]["provenance"]["held_out"]["rows"] == 719
     assert model["batching"]["max_batch"] == 64
     assert model["reference"] == "stored"
+    assert sum(model["memory"].values()) > 100_000  # as many numbers as a digits network has, in bytes
     assert {"capture", "fold", "parity", "warm-up"} <= set(model["seconds"])
 
 

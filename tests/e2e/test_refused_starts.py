@@ -94,6 +94,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "NaN in a statistic": (tensors(lambda t: t["bn2.running_mean"].fill_(torch.nan)), "bn2|finite|NaN"),
     "too few labels": (lambda v: (v / "labels.txt").write_text("0\n1\n"), "2 labels"),
     "no labels": (lambda v: (v / "labels.txt").unlink(), "labels file labels.txt cannot be read"),
+    "larger than memory": (
+        lambda v: os.truncate(v / "weights.safetensors", 1 << 42),  # a hole: it takes no room on disk
+        r"digits/1: loading it takes about 16,777,216\.0 MiB, [\d.,]+ MiB are free",
+    ),
     "a version in words": (lambda v: v.rename(v.with_name("one")), "digits/one is no version"),
 }
 

@@ -66,6 +66,7 @@ def a_card(vectors: Mapping[str, Mapping[str, np.ndarray]] | None = None, **more
         "threads": 4,
         "tuned": True,
         "preprocessing": "one pass",
+        "memory": {"weights": 1, "packed": 2, "graphs": 0},
         "torch_version": "2.13.0+cpu",
         "layers": [layer(name) for name in vectors or ("bn1", "block.0.bn")],
         "fold": {"norms": 2, "layers": [{"name": "bn1", "partner": None}], "parity": {"error": 1e-7}},

@@ -114,6 +114,7 @@ def card(model: str, version: int) -> ModelCard:
         threads=0,
         tuned=False,
         preprocessing="one pass",
+        memory={},
         max_batch=4,
         torch_version="2",
         layers=[],

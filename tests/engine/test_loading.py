@@ -450,6 +450,14 @@ def test_of_a_network_that_is_refused_no_answers_are_stored(tmp_path: Path) -> N
 # Memory
 
 
+def test_the_card_says_what_the_plan_holds(loaded: Loaded, version: StoredModel) -> None:
+    shown = loaded.card.facts.memory
+    assert shown == loaded.plan.memory
+    numbers = sum(tensor.numel() for tensor in tensors_of().values())
+    assert 0.9 * 4 * numbers < sum(shown.values()) < 2 * 4 * numbers
+    assert shown["graphs"] == 0
+
+
 def test_of_the_unfolded_network_only_its_norms_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -205,3 +205,15 @@ def test_what_cannot_be_recorded_is_refused() -> None:
     with pytest.raises(ModelRefused, match="cannot be recorded as a CUDA graph"):
         CudaGraphs(device, allow_tf32=False).record(waits)
     assert float(value.sum()) == 3  # and the device goes on
+
+
+def test_the_pool_of_the_graphs_is_shown() -> None:
+    net, x = residual(), inputs(5, 3, 8, 8)
+    plan = on_cuda(net, x[0])
+    plan(x)
+    numbers = sum(parameter.numel() for parameter in net.parameters())
+    assert plan.memory["weights"] >= 4 * numbers
+    recorded = plan.memory["graphs"]
+    assert recorded > 0
+    plan(torch.zeros(5, 3, 8, 8, dtype=torch.uint8))  # the other dtype's graphs come into the same pool
+    assert plan.memory["graphs"] >= recorded

@@ -65,6 +65,7 @@ def a_card(version: int = 1, **provenance: Any) -> ModelCard:
         threads=2,
         tuned=True,
         preprocessing="first layers",
+        memory={"weights": 5_000_000_000, "packed": 0, "graphs": 0},
         torch_version="2",
         layers=[stats],
         fold={"norms": 1, "folded": 1, "kept": 0, "layers": [], "parity": parity, "seconds": {}},
@@ -155,3 +156,7 @@ def test_what_is_in_force_is_shown() -> None:
         assert (model["threads"], model["tuned"]) == (2, True)
         assert (model["device"], model["precision"], model["max_batch"]) == ("cpu", "float32", 4)
         assert model["preprocessing"] == "first layers"
+
+
+def test_the_memory_that_a_version_holds_is_shown_in_bytes() -> None:
+    assert ask("/v1/models/digits").json()["memory"] == {"weights": 5_000_000_000, "packed": 0, "graphs": 0}

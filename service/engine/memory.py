@@ -1,0 +1,117 @@
+"""Memory: what this machine has left, held against what loading a version takes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from service.errors import ModelRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from service.store.model_store import StoredModel
+
+_PEAK = 4
+"""Times the weights in float32, in the machine's memory: docs/benchmarks.md has the measurement."""
+_MIB = 1024 * 1024
+
+
+class _Group(NamedTuple):
+    """Where one version of control groups keeps a group's numbers."""
+
+    mount: str
+    limit: str
+    use: str
+    reclaimable: str
+    """In `memory.stat`: files in the page cache that nobody read lately; the kernel gives them up first."""
+
+
+_VERSION_1 = _Group(
+    "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+)
+_VERSION_2 = _Group("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+
+
+def require_room(stored: StoredModel, free: float, on_device: float = math.inf) -> None:
+    """Raise `ModelRefused`, before the weights are read, where loading a version would not fit.
+
+    `free` are the bytes that loading may take of the machine's memory, `on_device` those of a device
+    with memory of its own, which holds the weights once.
+    """
+    size = _in_float32(stored.weights_path)
+    for where, needed, left in (("", _PEAK * size, free), (" on the device", size, on_device)):
+        if needed > left:
+            raise ModelRefused(
+                f"{stored}: loading it takes about {_in_mib(needed)}{where}, {_in_mib(left)} are free; "
+                f"its weights are {_in_mib(size)}"
+            )
+
+
+def _in_float32(path: Path) -> int:
+    """Bytes of the weights in a file, by its header and its size; what is wrong with it its reader says."""
+    try:
+        size = path.stat().st_size
+        with safe_open(path, "numpy") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - no mapping
+            return max(size, 4 * sum(map(math.prod, shapes)))
+    except OSError:
+        return 0
+    except SafetensorError:
+        return size
+
+
+def free_bytes(root: Path = Path("/")) -> float:
+    """What this process may still take of the machine's memory; infinite where nothing says.
+
+    The least of what the kernel calls available and of what is left to the process's control group and
+    those that it is in. `root` holds `proc` and `sys`.
+    """
+    return min(_available(root), *_left_to_groups(root), math.inf)
+
+
+def _available(root: Path) -> float:
+    kibibytes = _numbers(root / "proc/meminfo").get("MemAvailable:", math.inf)
+    return kibibytes * 1024
+
+
+def _left_to_groups(root: Path) -> Iterator[float]:
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", maxsplit=2)
+        if not controllers or "memory" in controllers.split(","):
+            kind = _VERSION_1 if controllers else _VERSION_2
+            for group in _upwards(PurePosixPath(path)):
+                yield _left(root / kind.mount / group, kind)
+
+
+def _upwards(path: PurePosixPath) -> Iterator[PurePosixPath]:
+    """The group and those that it is in, below the mount; in a container often only the last is there."""
+    own = path.relative_to("/")
+    return iter([own, *own.parents] if own.parts else [own])
+
+
+def _left(group: Path, kind: _Group) -> float:
+    limit, use = ("".join(_lines(group / name)) for name in (kind.limit, kind.use))
+    if not (limit.isdecimal() and use.isdecimal()):  # "max", or no such file
+        return math.inf
+    reclaimable = _numbers(group / "memory.stat").get(kind.reclaimable, 0)
+    return max(0, int(limit) - int(use) + reclaimable)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The first number of each line, by the word before it."""
+    return {words[0]: int(words[1]) for words in map(str.split, _lines(path))}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+
+
+def _in_mib(size: float) -> str:
+    return f"{size / _MIB:,.1f} MiB"
