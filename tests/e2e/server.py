@@ -63,12 +63,10 @@ def free_port() -> int:
 class Process:
     """`python -m service ...`; leaving the `with` block kills what still runs."""
 
-    def __init__(
-        self, *arguments: str, program: tuple[str, ...] = ("-m", "service"), **settings: object
-    ) -> None:
+    def __init__(self, *arguments: str, **settings: object) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process is
         self._running = subprocess.Popen(
-            [sys.executable, "-c", _DIE_WITH_PARENT, *program, *arguments],
+            [sys.executable, "-c", _DIE_WITH_PARENT, "-m", "service", *arguments],
             cwd=ROOT,
             env=environment(**settings),
             stdin=subprocess.DEVNULL,
