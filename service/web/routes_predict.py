@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import Response
@@ -134,7 +135,9 @@ async def _measured(request: Request, model: str, version: int | None) -> Respon
 
 async def _answered(request: Request, parts: Parts, card: ModelCard, times: _Times) -> Response:
     query = _query(request)
-    rows = await bodies.read_rows(request, parts, card.facts.manifest.input, query)
+    body = await bodies.read_rows(request, parts, card.facts.manifest.input, query)
+    rows = np.empty(body.shape, body.dtype)
+    await bodies.fill(body, rows, parts.decoders)
     times.decoded = time.monotonic()
     limit_ms = parts.settings.timeout_ms
     timeout_s = min(query.timeout_ms or limit_ms, limit_ms) / 1000 - (times.decoded - times.started)
