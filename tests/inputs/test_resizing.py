@@ -78,6 +78,16 @@ def test_usual_photographs_are_exactly_what_the_whole_gives(
     )
 
 
+def test_nearest_steps_from_the_edge_of_the_whole() -> None:
+    image, wanted = (
+        noise(90, 90),
+        spec(21, 21, 35, "nearest"),
+    )  # some centres fall on the border of two pixels
+    np.testing.assert_array_equal(
+        np.asarray(resized(image, wanted)), np.asarray(through_the_whole(image, wanted))
+    )
+
+
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The sizes that Pillow is asked for."""
