@@ -94,6 +94,11 @@ class EngineClient:
             raise UnknownModel(f"no model {model!r} is served")
         raise UnknownVersion(f"model {model!r} is not served in version {chosen}")
 
+    def refuse_when_full(self, card: ModelCard, deadline: float) -> None:
+        """Raise what `reserve` would raise for a single row, before a body is read in vain."""
+        self._serving_line()
+        self._refuse(card, 1, deadline)
+
     def reserve(self, card: ModelCard, rows: int, dtype: str, deadline: float) -> Run:
         """Room for so many rows of `dtype` and their answers; `deadline` in seconds of the monotonic clock.
 
@@ -131,6 +136,13 @@ class EngineClient:
         """Tell the board that this worker's loop runs, and what it holds; call it several times a second."""
         self._own["alive_at"] = time.monotonic()
         self._own["slots_taken"] = 0 if self._line is None else self._line.slots.taken
+
+    def _refuse(self, card: ModelCard, rows: int, deadline: float) -> None:
+        seconds_per_row = self._rates[card.key].seconds_per_row
+        timeout_s = deadline - time.monotonic()
+        why = refusal(self.board.load(), rows, seconds_per_row, timeout_s, self.limits)
+        if why:
+            raise why
 
     def _serving_line(self) -> Line:
         if not self.is_ready or self._line is None:

@@ -46,18 +46,18 @@ def row_shape(items: list[Any], spec: Input) -> list[int]:
     return (fitting or shapes)[0]
 
 
-def rows_from_lists(
-    items: list[Any], dtype: Literal["uint8", "float32"], shape: list[int]
+def row_from_lists(
+    item: object, dtype: Literal["uint8", "float32"], shape: list[int], at: str
 ) -> npt.NDArray[np.uint8 | np.float32]:
-    """`[N, *shape]` of `dtype`; raises `InvalidTensor`, which names a position such as `inputs[3][0][5]`."""
-    check = {"uint8": _check_bytes, "float32": _check_floats}[dtype]
-    for index, item in enumerate(items):
-        _check(item, shape, f"inputs[{index}]", check)
+    """One row, `shape` of `dtype`, which stands at `at`; raises `InvalidTensor`, which names a position
+    such as `inputs[3][0][5]`.
+    """
+    _check(item, shape, at, {"uint8": _check_bytes, "float32": _check_floats}[dtype])
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
-        rows: npt.NDArray[np.uint8 | np.float32] = np.array(items, dtype=dtype)
+        row: npt.NDArray[np.uint8 | np.float32] = np.array(item, dtype=dtype)
     if dtype == "float32":
-        _check_range(rows)
-    return rows
+        _check_range(row, at)
+    return row
 
 
 def _first_lengths(value: object) -> list[int]:
@@ -98,8 +98,8 @@ def _check_bytes(values: list[Any], at: str) -> None:
         raise InvalidTensor(f"{at}[{index}] is outside 0..255 (uint8)") from None
 
 
-def _check_range(rows: npt.NDArray[np.uint8 | np.float32]) -> None:
-    finite = np.isfinite(rows)
+def _check_range(row: npt.NDArray[np.uint8 | np.float32], at: str) -> None:
+    finite = np.isfinite(row)
     if not finite.all():
-        at = "".join(f"[{index}]" for index in np.argwhere(~finite)[0])
-        raise InvalidTensor(f"inputs{at} is outside the range of float32")
+        position = "".join(f"[{index}]" for index in np.argwhere(~finite)[0])
+        raise InvalidTensor(f"{at}{position} is outside the range of float32")

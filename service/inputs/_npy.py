@@ -15,7 +15,9 @@ from service.errors import InvalidTensor
 
 _MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}  # by major version
-_MOST_BYTES = 4096  # NumPy writes 118 for any plain array
+_LONGEST = 4096  # NumPy writes 118 for any plain array
+MOST_BYTES = 12 + _LONGEST
+"""No header is read that ends behind so many bytes."""
 _ENTRY = re.compile(
     rb"""['"](descr|fortran_order|shape)['"]\s*+:\s*+"""
     rb"""(True|False|\([-\d\s,]*+\)|['"][^'"]*+['"]|[\[{(])"""
@@ -35,8 +37,8 @@ class NpyHeader(NamedTuple):
     """Bytes before the data."""
 
 
-def read_npy_header(content: memoryview) -> NpyHeader:
-    """The header at the start of `content`; raises `InvalidTensor`."""
+def read_npy_header(content: bytes) -> NpyHeader:
+    """The header at the start of `content`, of which `MOST_BYTES` are enough; raises `InvalidTensor`."""
     text, end = _text(content)
     entries = _ENTRY.findall(text)
     values = dict(entries)
@@ -47,20 +49,20 @@ def read_npy_header(content: memoryview) -> NpyHeader:
     )
 
 
-def _text(content: memoryview) -> tuple[bytes, int]:
-    start = bytes(content[:12])
+def _text(content: bytes) -> tuple[bytes, int]:
+    start = content[:12]
     if not start.startswith(_MAGIC):
         raise InvalidTensor("the npy content does not begin with the npy magic bytes")
     width = _LENGTH_BYTES.get(start[6]) if len(start) == 12 else None
     if width is None:
         raise InvalidTensor("the npy content is truncated or of an unknown version, expected 1.0, 2.0 or 3.0")
     length = int.from_bytes(start[8 : 8 + width], "little")
-    if length > _MOST_BYTES:
-        raise InvalidTensor(f"the npy header has {length} bytes, at most {_MOST_BYTES} are read")
+    if length > _LONGEST:
+        raise InvalidTensor(f"the npy header has {length} bytes, at most {_LONGEST} are read")
     end = 8 + width + length
     if end > len(content):
         raise InvalidTensor("the npy content is truncated: it stops inside its header")
-    return bytes(content[8 + width : end]), end
+    return content[8 + width : end], end
 
 
 def _dtype(descr: bytes) -> np.dtype[np.uint8] | np.dtype[np.float32]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from service.errors import InputTooLarge, InvalidImage
 from service.inputs._containers import Container, read_container
+from service.inputs.resizing import resized, resized_size
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -30,11 +31,7 @@ if TYPE_CHECKING:
 _PLUGINS = {"JPEG": JpegImageFile, "PNG": PngImageFile}
 _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, zlib.error)
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
+_MODES: dict[str, Literal["RGB", "L"]] = {"rgb": "RGB", "grayscale": "L"}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,8 +43,8 @@ _UPRIGHT = {
 }
 
 
-def decode_image(content: bytes, spec: Input, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """One row of pixels 0..255, `[C, H, W]` as `spec.shape` says, C-contiguous.
+def decode_image(content: bytes, spec: Input, max_pixels: int, out: npt.NDArray[Any]) -> None:
+    """Write one row of pixels 0..255 to `out`, uint8 `[C, H, W]` as `spec.shape` says.
 
     `content` is a JPEG or a PNG; which one, its first bytes say. The rules:
 
@@ -69,10 +66,10 @@ def decode_image(content: bytes, spec: Input, max_pixels: int) -> npt.NDArray[np
     """
     container = read_container(content)
     _check_size(container, spec, max_pixels)
-    image = _coloured(_decoded(container), spec)
+    image = _coloured(_decoded(container), _MODES[spec.colour])
     if container.orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[container.orientation])
-    return _planes(_cropped(_resized(image, spec), spec))
+    _write_planes(resized(image, spec), out)
 
 
 def _check_size(container: Container, spec: Input, max_pixels: int) -> None:
@@ -84,7 +81,7 @@ def _check_size(container: Container, spec: Input, max_pixels: int) -> None:
     if spec.resize is None:
         return
     # Enlarging a hair 1 pixel wide to the model's size multiplies its length as well; 16:1 always passes.
-    resized_width, resized_height = _resized_size(width, height, spec)
+    resized_width, resized_height = resized_size(width, height, spec)
     if resized_width * resized_height > max(max_pixels, 16 * spec.resize**2):
         raise InputTooLarge(
             f"the image is {width}x{height} pixels, too narrow to resize its shorter side to {spec.resize}"
@@ -102,34 +99,15 @@ def _decoded(container: Container) -> Image.Image:
     return image
 
 
-def _coloured(image: Image.Image, spec: Input) -> Image.Image:
+def _coloured(image: Image.Image, mode: Literal["RGB", "L"]) -> Image.Image:
     if image.mode == "I;16":  # `convert` would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "CMYK":  # has no direct way to grayscale
         image = image.convert("RGB")
-    return image.convert({"rgb": "RGB", "grayscale": "L"}[spec.colour])
+    return image if image.mode == mode else image.convert(mode)  # which would copy
 
 
-def _resized_size(width: int, height: int, spec: Input) -> tuple[int, int]:
-    if spec.resize is None:
-        return spec.shape[2], spec.shape[1]
-    long = int(spec.resize * max(width, height) / min(width, height))
-    return (spec.resize, long) if width <= height else (long, spec.resize)
-
-
-def _resized(image: Image.Image, spec: Input) -> Image.Image:
-    size = _resized_size(*image.size, spec)
-    return image if image.size == size else image.resize(size, _RESAMPLING[spec.interpolation])
-
-
-def _cropped(image: Image.Image, spec: Input) -> Image.Image:
-    _, height, width = spec.shape
-    top, left = round((image.height - height) / 2.0), round((image.width - width) / 2.0)
-    return image.crop((left, top, left + width, top + height))
-
-
-def _planes(image: Image.Image) -> npt.NDArray[np.uint8]:
-    pixels = np.asarray(image, dtype=np.uint8)
-    if pixels.ndim == 2:
-        return pixels[np.newaxis].copy()  # [1, H, W], writable as the other
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))  # [3, H, W]
+def _write_planes(image: Image.Image, out: npt.NDArray[Any]) -> None:
+    for plane, band in zip(out, image.getbands(), strict=True):
+        # Taken out by Pillow: three times as quick as transposing `[H, W, C]` in NumPy.
+        plane[...] = np.frombuffer(image.tobytes("raw", band), np.uint8).reshape(plane.shape)

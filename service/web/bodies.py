@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from service.errors import InputTooLarge, InvalidInput, JobCancelled, UnsupportedMediaType
-from service.inputs.decoding import decode_image
-from service.inputs.tensors import rows_from_json, rows_from_npy, rows_from_octets
+from service.inputs.documents import QUICK_BYTES, rows_from_json
+from service.inputs.images import rows_from_image, rows_from_images
+from service.inputs.tensors import rows_from_npy, rows_from_octets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator
+    from concurrent.futures import Executor
 
+    import numpy as np
     from starlette.requests import Request
 
+    from service.inputs.rows import Rows
     from service.settings import Settings
     from service.store.manifest import Input
     from service.web.context import Parts
@@ -28,8 +32,7 @@ if TYPE_CHECKING:
 IMAGES = ("image/jpeg", "image/png")
 READ = (*IMAGES, "multipart/form-data", "application/json", "application/x-npy", "application/octet-stream")
 
-# Below this, parsing takes less time than handing the work to another thread.
-_INLINE_BYTES = 16 * 1024
+_SMALL_CHUNK = 4096
 
 
 class _InMemory(MultiPartParser):
@@ -44,60 +47,75 @@ class _InMemory(MultiPartParser):
         self.is_complete = True
 
 
-async def read_rows(request: Request, parts: Parts, spec: Input, query: PredictQuery) -> np.ndarray:
-    """The rows of the body, uint8 pixels or float32 network inputs `[N, C, H, W]`.
+async def read_rows(request: Request, parts: Parts, spec: Input, query: PredictQuery) -> Rows:
+    """The rows of the body: how much they are, and how they are written.
 
-    Raises `InvalidInput` and its kinds; decoding runs on the decoders' threads, not on the loop.
+    Raises `InvalidInput` and its kinds, and `JobCancelled` for a client that went away. The body
+    stays in the pieces in which it came; only a document or an image is joined.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in READ:
         raise UnsupportedMediaType(f"content type {media_type!r} is not read; these are: {', '.join(READ)}")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("compressed bodies are not read")
+    limits = parts.settings
     try:
-        images = await _images(request, parts.settings) if media_type == "multipart/form-data" else []
-        content = b"" if images else await request.body()
+        if media_type == "multipart/form-data":
+            images = await _images(request, limits)
+            return rows_from_images(images, spec, limits.max_request_rows, limits.max_pixels)
+        chunks = await gathered(request.stream())
     except ClientDisconnect:
         raise JobCancelled("the client went away before its body was complete") from None
-    if not images and not content:
+    if not chunks:
         raise InvalidInput("the body is empty")
-
-    def decode() -> np.ndarray:
-        return _decoded(media_type, content, images, parts.settings, spec, query)
-
-    # An image's cost is in its pixels, which its length does not tell.
-    if media_type in IMAGES or images or len(content) > _INLINE_BYTES:
-        return await asyncio.get_running_loop().run_in_executor(parts.decoders, decode)
-    return decode()
-
-
-def _decoded(
-    media_type: str,
-    content: bytes,
-    images: list[bytes],
-    settings: Settings,
-    spec: Input,
-    query: PredictQuery,
-) -> np.ndarray:
-    max_rows = settings.max_request_rows
-    readers: dict[str, Callable[[], np.ndarray]] = {
-        "application/json": lambda: rows_from_json(content, query.dtype, spec, max_rows, settings.max_pixels),
-        "application/x-npy": lambda: rows_from_npy(content, spec, max_rows),
-        "application/octet-stream": lambda: rows_from_octets(content, query.dtype, spec, max_rows),
-    }
-    reader = readers.get(media_type)
-    if reader is not None:
-        return reader()
-    if not images:
-        return decode_image(content, spec, settings.max_pixels)[np.newaxis]
-    return np.stack([_decode_part(part, index, spec, settings) for index, part in enumerate(images)])
+    if media_type == "application/octet-stream":
+        return rows_from_octets(chunks, query.dtype, spec, limits.max_request_rows)
+    if media_type == "application/x-npy":
+        return rows_from_npy(chunks, spec, limits.max_request_rows)
+    content = b"".join(chunks)
+    if media_type in IMAGES:
+        return rows_from_image(content, spec, limits.max_pixels)
+    return await _document(content, parts, spec, query)
 
 
-def _decode_part(content: bytes, index: int, spec: Input, settings: Settings) -> np.ndarray:
+async def fill(rows: Rows, out: np.ndarray, decoders: Executor) -> None:
+    """Write `rows` to `out`, on a thread of `decoders` unless that is quick.
+
+    Raises what `rows.write` raises. However it ends, cancelled too, nobody writes to `out` afterwards.
+    """
+    if rows.is_quick:
+        rows.write(out)
+        return
+    writing = decoders.submit(rows.write, out)
     try:
-        return decode_image(content, spec, settings.max_pixels)
-    except InvalidInput as error:
-        raise type(error)(f"image {index}: {error}") from None
+        await asyncio.wrap_future(writing)
+    except asyncio.CancelledError:
+        while not writing.cancel() and not writing.done():
+            with contextlib.suppress(asyncio.CancelledError, InvalidInput):
+                await asyncio.shield(asyncio.wrap_future(writing))
+        raise
+
+
+async def gathered(stream: AsyncIterator[bytes]) -> list[bytes]:
+    """The pieces of a stream as they come, except that very small ones are joined.
+
+    Otherwise a body that comes a byte at a time would take many times its length.
+    """
+    chunks: list[bytes] = []
+    async for chunk in stream:
+        if chunks and len(chunks[-1]) + len(chunk) <= _SMALL_CHUNK:
+            chunks[-1] += chunk
+        elif chunk:
+            chunks.append(chunk)
+    return chunks
+
+
+async def _document(content: bytes, parts: Parts, spec: Input, query: PredictQuery) -> Rows:
+    limits = parts.settings
+    arguments = (content, query.dtype, spec, limits.max_request_rows, limits.max_pixels)
+    if len(content) <= QUICK_BYTES:
+        return rows_from_json(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(parts.decoders, rows_from_json, *arguments)
 
 
 async def _images(request: Request, settings: Settings) -> list[bytes]:

@@ -135,9 +135,10 @@ async def _measured(request: Request, model: str, version: int | None) -> Respon
 async def _answered(request: Request, parts: Parts, card: ModelCard, times: _Times) -> Response:
     query, limit_ms = _query(request), parts.settings.timeout_ms
     deadline = times.started + min(query.timeout_ms or limit_ms, limit_ms) / 1000
+    parts.client.refuse_when_full(card, deadline)
     rows = await bodies.read_rows(request, parts, card.facts.manifest.input, query)
-    with parts.client.reserve(card, len(rows), rows.dtype.name, deadline) as run:
-        run.inputs[...] = rows
+    with parts.client.reserve(card, rows.count, rows.dtype, deadline) as run:
+        await bodies.fill(rows, run.inputs, parts.decoders)
         times.decoded = time.monotonic()
         computing = asyncio.ensure_future(parts.client.infer(card, run, deadline))
         answer = await _unless_gone(request, computing)

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from service.errors import InvalidConfiguration, ModelRefused, StoreError
-from service.inputs.decoding import decode_image
+from service.inputs.images import rows_from_images
 from service.network import catalog, training
 from service.network.adopt import norms
 from service.network.batch_norm import BatchNorm
@@ -43,6 +43,14 @@ def shipped() -> StoredModel:
 def short(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
     """Three epochs in a store of its own."""
     return trained(ModelStore(tmp_path_factory.mktemp("store")), epochs=3)
+
+
+def decoded(paths: list[Path], model: StoredModel) -> Tensor:
+    """Pixels uint8 `[N, 1, 8, 8]`, as the service decodes them."""
+    rows = rows_from_images([path.read_bytes() for path in paths], model.manifest.input, len(paths), 64)
+    pixels = np.empty(rows.shape, rows.dtype)
+    rows.write(pixels)
+    return torch.from_numpy(pixels)
 
 
 def trained(store: ModelStore, *, epochs: int = 1, seed: int = 0, name: str = "digits") -> StoredModel:
@@ -253,12 +261,9 @@ def test_image_holds_a_held_out_digit_exactly(path: Path, split: DigitsSplit, sh
     assert split.held_out_labels[row] == label
     with Image.open(path) as image:
         assert (image.format, image.mode, image.size) == ("PNG", "L", (8, 8))
-    decoded = torch.from_numpy(decode_image(path.read_bytes(), shipped.manifest.input, max_pixels=64))
-    assert torch.equal(decoded, split.held_out_pixels[row])
+    assert torch.equal(decoded([path], shipped)[0], split.held_out_pixels[row])
 
 
 def test_shipped_model_recognises_all_forty_images(shipped: StoredModel) -> None:
-    rows = [decode_image(path.read_bytes(), shipped.manifest.input, max_pixels=64) for path in IMAGES]
     labels = torch.tensor([int(path.stem.split("_")[0]) for path in IMAGES])
-    pixels = torch.from_numpy(np.stack(rows))
-    assert count_correct(network_of(shipped), pixels, labels, shipped.manifest.input) == 40
+    assert count_correct(network_of(shipped), decoded(IMAGES, shipped), labels, shipped.manifest.input) == 40

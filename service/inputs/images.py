@@ -1,0 +1,48 @@
+"""Rows that are encoded images, one or several, decoded one after another where they are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from service.errors import InvalidInput
+from service.inputs.decoding import decode_image
+from service.inputs.rows import Rows, shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from service.store.manifest import Input
+
+
+def rows_from_image(content: bytes, spec: Input, max_pixels: int) -> Rows:
+    """One JPEG or PNG, which becomes one uint8 row; writing it raises what `decode_image` raises."""
+    return _ImageRows(shape_of(1, spec.shape, 1), "uint8", False, [content], "", spec, max_pixels)
+
+
+def rows_from_images(contents: Sequence[bytes], spec: Input, max_rows: int, max_pixels: int) -> Rows:
+    """Several JPEGs and PNGs, at least one, which become uint8 rows.
+
+    Raises `InputTooLarge` for more than `max_rows`; writing them raises what `decode_image` raises,
+    naming the image.
+    """
+    shape = shape_of(len(contents), spec.shape, max_rows)
+    return _ImageRows(shape, "uint8", False, contents, "image {}: ", spec, max_pixels)
+
+
+@dataclass(frozen=True)
+class _ImageRows(Rows):
+    contents: Sequence[bytes]
+    prefix: str
+    """What an error begins with, `{}` being the image's number."""
+    spec: Input
+    max_pixels: int
+
+    def _write(self, out: npt.NDArray[Any]) -> None:
+        for number, content in enumerate(self.contents):
+            try:
+                decode_image(content, self.spec, self.max_pixels, out[number])
+            except InvalidInput as error:
+                raise type(error)(f"{self.prefix.format(number)}{error}") from error
