@@ -12,7 +12,6 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import uvicorn
 import uvloop
 from fastapi import FastAPI
 
@@ -25,6 +24,7 @@ from service.telemetry import Telemetry
 from service.web import problems, routes_health, routes_models, routes_page, routes_predict
 from service.web.body_limit import BodyLimit
 from service.web.context import Parts
+from service.web.server import BACKLOG, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 log = logging.getLogger("foldserve")
-
-_BACKLOG = 2048
 
 
 def compose(parts: Parts) -> FastAPI:
@@ -116,21 +114,11 @@ async def _stop_with_engine(client: EngineClient, server: _Server) -> None:
     server.should_exit = True
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, with a drain at the first signal, a stop at the second, and exit status 0 after a drain."""
+class _Server(Server):
+    """The server, with a drain at the first signal, a stop at the second, and exit status 0 after a drain."""
 
     def __init__(self, app: FastAPI, settings: Settings, client: EngineClient) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                timeout_graceful_shutdown=settings.drain_timeout_s,
-                backlog=_BACKLOG,
-            )
-        )
+        super().__init__(app, settings)
         self._client = client
 
     @contextlib.contextmanager
@@ -160,9 +148,8 @@ def _listen(settings: Settings) -> socket.socket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
-            listening.listen(
-                _BACKLOG
-            )  # at once: another process could still take an address that is only bound
+            # At once: another process could still take an address that is only bound.
+            listening.listen(BACKLOG)
         except OSError:
             listening.close()
             raise
