@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.errors import HeadersTooLarge, InvalidHttp, InvalidInput, RequestTimeout
@@ -17,6 +17,7 @@ from service.web.problems import problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from uvicorn._types import ASGI3Application
     from uvicorn.config import Config
 
     from service.settings import Settings
@@ -75,8 +76,8 @@ class Connection(HttpToolsProtocol):
 
     Of uvicorn's class it uses, beside the callbacks of protocol and parser: the attributes `loop`,
     `transport`, `flow`, `cycle` and `server_state`; the methods `on_response_complete`,
-    `send_400_response`, `shutdown`, `timeout_keep_alive_handler` and `_unset_keepalive_if_required`;
-    of a cycle `scope`, `keep_alive`, `more_body`, `message_event`, `response_started`,
+    `send_400_response`, `shutdown`, `timeout_keep_alive_handler` and `_start_asgi_task`; of a cycle
+    `scope`, `keep_alive`, `more_body`, `message_event`, `disconnected`, `response_started`,
     `response_complete` and `waiting_for_100_continue`; of a server state `default_headers`.
     `tests/web/test_connection.py` says so when one of them has gone.
     """
@@ -96,13 +97,15 @@ class Connection(HttpToolsProtocol):
         self._reading = Alarm(self.loop, self._on_late_client)
         self._writing = Alarm(self.loop, self._on_unread_answer)
         # The mutable state: the part of a request that is being read and since when, how much of its
-        # body came, how much came since that is none, and how much of an answer was unsent last.
+        # body came, how much came since that is none, how much of an answer was unsent last, whether
+        # anything more is read, and the request that is being answered.
         self._part: Literal["head", "body"] | None = None
         self._since = 0.0
         self._received = 0
         self._unparsed = 0
         self._unsent = 0
         self._is_refused = False
+        self._answered: RequestResponseCycle | None = None
 
     # --- what the transport says
 
@@ -115,6 +118,9 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._reading.cancel()
         self._writing.cancel()
+        if self._answered is not None and self._answered is not self.cycle:
+            self._answered.disconnected = True  # uvicorn tells only the request that came last
+            self._answered.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -176,6 +182,10 @@ class Connection(HttpToolsProtocol):
             self._watch_writing()
         elif self.server_state.is_draining and not self._is_answer_owed:
             self._reading.advance(self._deadline())
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature, and its words
         self._refuse(InvalidHttp("what came is not HTTP/1.1"))

@@ -84,7 +84,7 @@ def test_signal_under_load_loses_no_request(digits: Digits, try_: int, *, keeps_
     async def drained(server: Server) -> Load:
         load = Load(server.address, head(*lines) + body)
         loading = asyncio.create_task(load.run(CONNECTIONS))
-        while load.answers.total() < 500 + 50 * try_:
+        while load.answers.total() < 500 + 50 * try_:  # noqa: ASYNC110 - it is looked at, nobody tells
             await asyncio.sleep(0.001)
         server.process.signal(signal.SIGTERM)
         await loading

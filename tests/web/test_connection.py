@@ -17,7 +17,7 @@ from uvicorn.server import Server, ServerState
 
 from service.web.alarm import Alarm
 
-from .serving import GET, answer, echo, received, received_one, run, serving
+from .serving import GET, PATIENCE, answer, echo, received, received_one, run, serving
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -64,10 +64,16 @@ def test_uvicorn_still_has_what_connections_are_built_on() -> None:
             *("loop", "transport", "flow", "cycle", "server_state", "headers"),
             *("connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
             *("on_message_begin", "on_headers_complete", "on_body", "on_message_complete"),
-            *("on_response_complete", "send_400_response", "shutdown", "timeout_keep_alive_handler"),
+            *(
+                "on_response_complete",
+                "send_400_response",
+                "shutdown",
+                "timeout_keep_alive_handler",
+                "_start_asgi_task",
+            ),
         ],
         cycle: [
-            *("scope", "keep_alive", "more_body", "message_event", "response_started"),
+            *("scope", "keep_alive", "more_body", "message_event", "disconnected", "response_started"),
             *("response_complete", "waiting_for_100_continue"),
         ],
         ServerState: [],
@@ -314,6 +320,27 @@ def test_requests_in_one_packet_are_answered_in_order() -> None:
     bodies = [b"x" * length for length in range(20)]
     found = sent(b"".join(post(f"Content-Length: {len(body)}") + body for body in bodies))
     assert [int(part.partition(b"HTTP")[0]) for part in found.split(b"\r\n\r\n")[1:]] == list(range(20))
+
+
+def test_client_that_goes_away_is_missed_by_the_request_that_is_being_answered() -> None:
+    """Not only by the one that came last, behind it."""
+    begun, told = asyncio.Event(), asyncio.Event()
+
+    async def patient(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await answer(send, b"to nobody")
+        told.set()
+
+    async def talk() -> None:
+        async with serving(patient, **SHORT) as running:
+            client = running.connect(GET + GET)
+            await begun.wait()
+            client.close()
+            await asyncio.wait_for(told.wait(), PATIENCE)
+
+    run(talk())
 
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
