@@ -81,7 +81,7 @@ class Running:
     async def until_open(self, number: int) -> None:
         """Let the loop run until so many connections are open."""
         deadline = time.monotonic() + PATIENCE
-        while len(self.server.server_state.connections) != number:  # noqa: ASYNC110 - uvicorn has no event for it
+        while len(self.server.server_state.connections) != number:
             assert time.monotonic() < deadline, self.server.server_state.connections
             await asyncio.sleep(0.01)
 
