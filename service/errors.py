@@ -6,7 +6,10 @@
     │   ├── InvalidImage
     │   ├── InvalidTensor
     │   ├── InputTooLarge
-    │   └── UnsupportedMediaType
+    │   ├── UnsupportedMediaType
+    │   ├── RequestTimeout
+    │   ├── HeadersTooLarge
+    │   └── InvalidHttp
     ├── NotFound                      the caller named something that is not there
     │   ├── UnknownModel
     │   ├── UnknownVersion
@@ -58,6 +61,18 @@ class InputTooLarge(InvalidInput):
 
 class UnsupportedMediaType(InvalidInput):
     """The content type is none that foldserve reads."""
+
+
+class RequestTimeout(InvalidInput):
+    """The headers or the body of a request came too slowly, or stopped."""
+
+
+class HeadersTooLarge(InvalidInput):
+    """The headers of a request, its trailers or the framing of its body are over their limit."""
+
+
+class InvalidHttp(InvalidInput):
+    """What came over the connection is not HTTP/1.1."""
 
 
 class NotFound(FoldserveError):

@@ -66,6 +66,15 @@ class Settings(BaseSettings):
     timeout_ms: Annotated[int, Field(gt=0, le=3_600_000)] = Field(
         30_000, description="Deadline of a request that names none, and the longest it may name."
     )
+    header_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        10.0, description="Seconds for the headers of a request, from the connection on."
+    )
+    body_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        20.0, description="Seconds for a body, and one more for each 16 KiB of it."
+    )
+    idle_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        75.0, description="Seconds without a request, or without reading an answer, on a connection."
+    )
     drain_timeout_s: Annotated[int, Field(gt=0, le=3600)] = Field(
         60, description="How long a shutdown waits for what was accepted."
     )

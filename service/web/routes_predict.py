@@ -74,7 +74,7 @@ def _documented(*path: dict[str, Any]) -> dict[str, Any]:
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Predictions, "content": {_NPY: _BINARY}},
-    **{status: {"model": Problem} for status in (400, 404, 413, 415, 429, 503, 504)},
+    **{status: {"model": Problem} for status in (400, 404, 408, 413, 415, 429, 503, 504)},
 }
 
 

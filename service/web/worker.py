@@ -10,13 +10,12 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import uvicorn
-
 from service.engine.client import EngineClient
 from service.engine.control import Kind, Message
 from service.telemetry import SharedValues, Telemetry, watch_lag
 from service.web.application import compose
 from service.web.context import Parts
+from service.web.server import Server
 
 if TYPE_CHECKING:
     import socket
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from service.engine.child import Order
     from service.engine.control import Control
 
-_BACKLOG = 2048
 _BEAT_S = 0.1
 
 
@@ -57,7 +55,7 @@ class Worker:
         gc.freeze()
         self._control.send(Message(Kind.UP, self._order.number))
 
-    def _hear(self, client: EngineClient, server: uvicorn.Server) -> None:
+    def _hear(self, client: EngineClient, server: Server) -> None:
         message = self._control.receive()
         if message is None:
             # The supervisor died: nobody would replace the engine, end this process or clean up.
@@ -77,21 +75,11 @@ def _decoders() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, without its handling of signals, which are the supervisor's."""
+class _Server(Server):
+    """The server of a worker: signals are the supervisor's, who hears when it serves."""
 
     def __init__(self, parts: Parts, started: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                compose(parts),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                timeout_graceful_shutdown=parts.settings.drain_timeout_s,
-                backlog=_BACKLOG,
-            )
-        )
+        super().__init__(compose(parts), parts.settings)
         self._started = started
 
     @contextlib.contextmanager

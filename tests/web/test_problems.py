@@ -25,6 +25,9 @@ STABLE = {
     "invalid-tensor": 400,
     "too-large": 413,
     "unsupported-media-type": 415,
+    "request-timeout": 408,
+    "headers-too-large": 431,
+    "invalid-http": 400,
     "unknown-model": 404,
     "unknown-version": 404,
     "unknown-layer": 404,
@@ -76,7 +79,7 @@ def test_every_error_has_a_status_and_a_slug(error: type[errors.FoldserveError])
 def test_an_error_has_the_status_of_whose_fault_it_is(error: type[errors.FoldserveError]) -> None:
     status = kind(error("why"))[0]
     if issubclass(error, errors.InvalidInput):
-        assert status in {400, 413, 415}
+        assert status in {400, 408, 413, 415, 431}
     elif issubclass(error, errors.NotFound):
         assert status == 404
     elif issubclass(error, errors.Unavailable):

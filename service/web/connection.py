@@ -1,0 +1,276 @@
+"""Connections: HTTP/1.1 as uvicorn speaks it, with clients that cannot hold the service up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from service.errors import HeadersTooLarge, InvalidHttp, InvalidInput, RequestTimeout
+from service.web.alarm import Alarm
+from service.web.body_limit import FAULT
+from service.web.problems import problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uvicorn._types import ASGI3Application
+    from uvicorn.config import Config
+
+    from service.settings import Settings
+
+LINGER_S = 0.5
+"""How long a drain waits for a request that may be on its way: many round trips, and no nuisance."""
+
+# The least rate of a body, in bytes a second: an eighth of a megabit, slower than any line that images
+# are sent over. A body of the default limit may then take half an hour, and no longer.
+_LEAST_RATE = 16 * 1024
+
+# Bytes that may come without being part of a body: headers, trailers, the framing of chunks. Other
+# servers take 8 to 64 KiB of headers.
+_MAX_HEAD_BYTES = 64 * 1024
+
+
+class State(ServerState):
+    """What uvicorn's connections share; ours also see in it that the service is shutting down."""
+
+    is_draining = False
+
+
+class _Flow(FlowControl):
+    """uvicorn's; it also says how many seconds reading was paused, once it goes on."""
+
+    def __init__(self, transport: asyncio.Transport, resumed: Callable[[float], None]) -> None:
+        super().__init__(transport)
+        self._loop = asyncio.get_running_loop()
+        self._resumed = resumed
+        self._paused_at = 0.0
+
+    def pause_reading(self) -> None:
+        if not self.read_paused:
+            self._paused_at = self._loop.time()
+            super().pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            super().resume_reading()
+            self._resumed(self._loop.time() - self._paused_at)
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection, with a limit in time for whatever the client owes.
+
+    - Headers: `header_timeout_s` from the connection's first moment, or from the first byte of a
+      further request; then 408, or a silent close where no byte of the request came.
+    - A body: `body_timeout_s`, and one second more for every 16 KiB that came; then 408. Time in which
+      the service itself does not read is not counted.
+    - The next request: `idle_timeout_s`; then the connection is closed.
+    - Reading an answer: the connection is cut where nothing of it is taken for `idle_timeout_s`.
+
+    What is not HTTP is answered with 400, endless headers with 431. Once the service shuts down,
+    answers say `Connection: close`, and a connection that owes nothing lingers for `LINGER_S`, so that
+    a request on its way is still answered.
+
+    Of uvicorn's class it uses, beside the callbacks of protocol and parser: the attributes `loop`,
+    `transport`, `flow`, `cycle` and `server_state`; the methods `on_response_complete`,
+    `send_400_response`, `shutdown`, `timeout_keep_alive_handler` and `_start_asgi_task`; of a cycle
+    `scope`, `keep_alive`, `more_body`, `message_event`, `disconnected`, `response_started`,
+    `response_complete` and `waiting_for_100_continue`; of a server state `default_headers`.
+    `tests/web/test_connection.py` says so when one of them has gone.
+    """
+
+    server_state: State
+
+    def __init__(
+        self,
+        settings: Settings,
+        config: Config,
+        server_state: State,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._settings = settings
+        self._reading = Alarm(self.loop, self._on_late_client)
+        self._writing = Alarm(self.loop, self._on_unread_answer)
+        # The mutable state: the part of a request that is being read and since when, how much of its
+        # body came, how much came since that is none, how much of an answer was unsent last, whether
+        # anything more is read, and the request that is being answered.
+        self._part: Literal["head", "body"] | None = None
+        self._since = 0.0
+        self._received = 0
+        self._unparsed = 0
+        self._unsent = 0
+        self._is_refused = False
+        self._answered: RequestResponseCycle | None = None
+
+    # --- what the transport says
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self._on_reading_again)
+        self._since = self.loop.time()
+        self._reading.set(self._deadline())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._reading.cancel()
+        self._writing.cancel()
+        if self._answered is not None and self._answered is not self.cycle:
+            self._answered.disconnected = True  # uvicorn tells only the request that came last
+            self._answered.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_refused:
+            self._unparsed += len(data)
+            super().data_received(data)
+            self._look_at_progress()
+
+    def _look_at_progress(self) -> None:
+        if self._is_refused:
+            return
+        if self._unparsed > _MAX_HEAD_BYTES:
+            self._refuse(HeadersTooLarge(f"more than {_MAX_HEAD_BYTES} bytes of headers"))
+        elif self._part is None and self._is_answer_owed:
+            self._reading.clear()
+        else:
+            self._reading.set(self._deadline())
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._writing.clear()
+
+    # --- what the parser says
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._part = "head"
+        if self.cycle is not None:  # the time of the first request began with the connection
+            self._since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._part, self._since = "body", self.loop.time()
+        self._received = self._unparsed = 0
+        self.headers = []  # trailers go here, not among the headers that a route reads
+        if self.server_state.is_draining:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self._received += len(body)
+        self._unparsed = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._part = None
+        self._unparsed = 0
+        super().on_message_complete()
+
+    # --- what uvicorn says
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_writing()
+        elif self.server_state.is_draining and not self._is_answer_owed:
+            self._reading.advance(self._deadline())
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature, and its words
+        self._refuse(InvalidHttp("what came is not HTTP/1.1"))
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    def shutdown(self) -> None:
+        """Begin the drain of this connection; called once or more after the state says so."""
+        if not self._is_answer_owed:
+            self._reading.advance(self._deadline())
+        elif not self.cycle.response_started:  # one that has started cannot say any more that it is the last
+            self.cycle.keep_alive = False
+
+    # --- what follows
+
+    @property
+    def _is_answer_owed(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _deadline(self) -> float:
+        """The time by which more must have come of what is being read, or a request at all."""
+        now, settings = self.loop.time(), self._settings
+        if self._part == "body":
+            deadline = self._since + settings.body_timeout_s + self._received / _LEAST_RATE
+        elif self._part == "head" or self.cycle is None:
+            deadline = self._since + settings.header_timeout_s
+        else:
+            deadline = now + settings.idle_timeout_s
+        if self.server_state.is_draining and not self._is_answer_owed:
+            return min(deadline, now + LINGER_S)
+        return deadline
+
+    def _on_reading_again(self, paused_s: float) -> None:
+        self._since += paused_s
+        if self._part is not None:
+            self._reading.set(self._deadline())
+
+    def _on_late_client(self) -> None:
+        if self.flow.read_paused:
+            return  # not the client is late; the alarm is set again when reading goes on
+        if self._part == "body" and self.cycle.waiting_for_100_continue:
+            self._since = self.loop.time()  # the client waits to be asked for its body
+            self._reading.set(self._deadline())
+        elif self._part == "body":
+            self._refuse(RequestTimeout("the body came too slowly, or stopped"))
+        elif self._part == "head" and not self.server_state.is_draining:
+            limit_s = self._settings.header_timeout_s
+            self._refuse(RequestTimeout(f"the headers were not complete within {limit_s:g} s"))
+        else:
+            self._close()
+
+    def _refuse(self, error: InvalidInput) -> None:
+        """Read nothing more: what is being read is answered with `error`, what was read as usual."""
+        self._is_refused = True
+        self._reading.clear()
+        if not self._is_answer_owed:
+            if self._part != "body":  # of a body that comes still the answer was given before
+                self._write(error)
+            self._close()
+            return
+        self.cycle.keep_alive = False
+        if self.cycle.more_body:  # the route waits for it, and answers
+            cast("dict[str, Any]", self.cycle.scope)["state"][FAULT] = error
+            self.cycle.message_event.set()
+
+    def _write(self, error: InvalidInput) -> None:
+        answer = problem(error)
+        answer.headers["Connection"] = "close"
+        headers = (*self.server_state.default_headers, *answer.raw_headers)
+        lines = (b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(b"".join((STATUS_LINE[answer.status_code], *lines, b"\r\n", answer.body)))
+
+    def _close(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+            self._watch_writing()
+
+    def _watch_writing(self) -> None:
+        """Have the client take something of what is unsent before the alarm rings."""
+        self._unsent = self.transport.get_write_buffer_size()
+        self._writing.set(self.loop.time() + self._settings.idle_timeout_s)
+
+    def _on_unread_answer(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unsent:
+            self._watch_writing()
+        else:
+            self.transport.abort()

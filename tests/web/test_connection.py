@@ -1,0 +1,414 @@
+"""What one client may do with its connection, on real sockets, over applications of a few lines."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import socket
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from uvicorn.config import Config
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.server import Server, ServerState
+
+from service.web.alarm import Alarm
+
+from .serving import GET, PATIENCE, answer, echo, received, received_one, run, serving
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+SHORT = {"header_timeout_s": 0.3, "body_timeout_s": 0.3, "idle_timeout_s": 0.3}
+PIECE = 64 * 1024
+
+
+def post(*headers: str) -> bytes:
+    return "\r\n".join(["POST / HTTP/1.1", "Host: test", *headers, "", ""]).encode()
+
+
+def slugs(found: bytes) -> list[str]:
+    """The types of the problems in what was received, which has nothing behind the last one."""
+    return [
+        json.loads(b"{" + part.partition(b"}")[0] + b"}")["type"] for part in found.split(b"\r\n\r\n{")[1:]
+    ]
+
+
+def sent(*pieces: bytes, app: Any = echo, **settings: Any) -> bytes:
+    """What comes back where these pieces are sent and the connection is then left alone."""
+
+    async def talk() -> bytes:
+        async with serving(app, **SHORT | settings) as running:
+            return await received(running.connect(*pieces))
+
+    return run(talk())
+
+
+# --- what of uvicorn's the connections rely on
+
+
+def test_uvicorn_still_has_what_connections_are_built_on() -> None:
+    """Where this fails, uvicorn has renamed something: read `service/web/connection.py` beside its source."""
+
+    async def made() -> tuple[Any, Any]:
+        protocol = httptools_impl.HttpToolsProtocol(Config(cast("Any", echo)), ServerState(), {})
+        asked: Any = dict.fromkeys(inspect.signature(httptools_impl.RequestResponseCycle).parameters)
+        return protocol, httptools_impl.RequestResponseCycle(**{**asked, "keep_alive": True})
+
+    protocol, cycle = run(made())
+    expected = {
+        protocol: [
+            *("loop", "transport", "flow", "cycle", "server_state", "headers"),
+            *("connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
+            *("on_message_begin", "on_headers_complete", "on_body", "on_message_complete"),
+            *(
+                "on_response_complete",
+                "send_400_response",
+                "shutdown",
+                "timeout_keep_alive_handler",
+                "_start_asgi_task",
+            ),
+        ],
+        cycle: [
+            *("scope", "keep_alive", "more_body", "message_event", "disconnected", "response_started"),
+            *("response_complete", "waiting_for_100_continue"),
+        ],
+        ServerState: [],
+        FlowControl: ["pause_reading", "resume_reading"],
+        Server: ["startup", "shutdown"],
+        httptools_impl: ["STATUS_LINE"],
+    }
+    missing = [
+        (thing, name) for thing, names in expected.items() for name in names if not hasattr(thing, name)
+    ]
+    assert missing == []
+    assert {"config", "server_state", "app_state"} < set(inspect.signature(type(protocol)).parameters)
+    assert {"connections", "default_headers"} < set(vars(ServerState()))
+
+
+# --- clients that are late
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        ((), []),
+        ((b"\r\n",), []),
+        ((b"G",), ["request-timeout"]),
+        ((GET[:-2],), ["request-timeout"]),
+        ((post("Content-Length: 2"),), ["request-timeout"]),
+        ((post("Content-Length: 2"), b"1"), ["request-timeout"]),
+        ((post("Transfer-Encoding: chunked"), b"1\r\n1\r\n"), ["request-timeout"]),
+        ((post("Content-Length: 2", "Expect: 100-continue"),), ["request-timeout"]),
+    ],
+    ids=str,
+)
+def test_client_that_stops_is_told_so_where_it_had_begun(
+    pieces: tuple[bytes, ...], expected: list[str]
+) -> None:
+    found = sent(*pieces)
+    assert slugs(found) == expected
+    assert found.count(b"HTTP/1.1 408 Request Timeout\r\n") == len(expected)
+    assert found.lower().count(b"connection: close\r\n") == len(expected)
+
+
+def test_time_of_a_further_request_begins_with_its_first_byte_and_not_before() -> None:
+    found = sent(GET, GET[:-2], idle_timeout_s=60)
+    assert found.startswith(b"HTTP/1.1 200")
+    assert slugs(found) == ["request-timeout"]
+
+
+def test_idle_connection_is_closed_without_a_word() -> None:
+    found = sent(GET, header_timeout_s=60)
+    assert found.count(b"HTTP/1.1") == 1
+    assert found.endswith(b"\r\n\r\n0")
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (GET[:-2] + b"X: ", b"x"),
+        (GET + GET[:-2] + b"X: ", b"x"),
+        (post("Content-Length: 100000"), b"x"),
+        (post("Transfer-Encoding: chunked"), b"1\r\nx\r\n"),
+    ],
+    ids=["headers", "headers of a second request", "body", "chunks"],
+)
+def test_client_that_drips_gets_no_more_time_than_one_that_stops(start: bytes, piece: bytes) -> None:
+    async def talk() -> bytes:
+        async with serving(echo, **SHORT | {"idle_timeout_s": 60}) as running:
+            client = running.connect(start)
+            answered = asyncio.create_task(received(client))
+            while not answered.done():
+                try:
+                    client.send(piece)
+                except OSError:
+                    break
+                await asyncio.sleep(0.02)
+            return await answered
+
+    assert slugs(run(talk()).removesuffix(b"<reset>")) == ["request-timeout"]
+
+
+def test_slow_upload_above_the_least_rate_is_waited_for() -> None:
+    async def talk() -> tuple[bytes, float]:
+        async with serving(echo, **SHORT) as running:
+            client = running.connect(post(f"Content-Length: {8 * PIECE}"))
+            began = time.monotonic()
+            for _ in range(8):  # each of them earns four seconds
+                client.sendall(bytes(PIECE))
+                await asyncio.sleep(0.1)
+            return await received(client), time.monotonic() - began
+
+    found, took_s = run(talk())
+    assert took_s > 2 * SHORT["body_timeout_s"]
+    assert found.endswith(b"\r\n\r\n%d" % (8 * PIECE))
+
+
+def test_time_in_which_the_service_does_not_read_is_not_the_client_s() -> None:
+    async def reluctant(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(3 * SHORT["body_timeout_s"])  # more than the buffers hold waits in the client
+        await echo(scope, receive, send)
+
+    size = 32 << 20
+    expected = b"\r\n\r\n%d" % size
+
+    async def talk() -> bytes:
+        # The least rate would allow the body half an hour, were it counted as come.
+        async with serving(reluctant, **SHORT) as running:
+            client = running.connect(post(f"Content-Length: {size}"))
+            sending = asyncio.to_thread(client.sendall, bytes(size))
+            found, _ = await asyncio.gather(received_one(client), sending)
+            client.close()
+            return found
+
+    assert run(talk()).endswith(expected)
+
+
+def test_client_that_waits_to_be_asked_for_its_body_is_not_late() -> None:
+    async def reluctant(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(3 * SHORT["body_timeout_s"])
+        await echo(scope, receive, send)
+
+    async def talk() -> bytes:
+        async with serving(reluctant, **SHORT) as running:
+            client = running.connect(post("Content-Length: 2", "Expect: 100-continue"))
+            assert await received_one(client) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.sendall(b"ab")
+            return await received(client)
+
+    assert run(talk()).endswith(b"\r\n\r\n2")
+
+
+def test_bytes_that_came_while_the_service_was_held_up_came_in_time() -> None:
+    async def talk() -> list[bytes]:
+        async with serving(echo, **SHORT) as running:
+            clients = [running.connect(GET[:-2]), running.connect(post("Content-Length: 2"), b"a")]
+            await running.until_open(2)
+            await asyncio.sleep(0.1)
+            for client, rest in zip(clients, (b"\r\n", b"b"), strict=True):
+                client.sendall(rest)
+            time.sleep(2 * SHORT["header_timeout_s"])  # noqa: ASYNC251 - it is the loop that is held up
+            return [await received(client) for client in clients]
+
+    assert all(found.startswith(b"HTTP/1.1 200") for found in run(talk()))
+
+
+# --- clients that do not read
+
+
+def test_answer_that_nobody_reads_is_given_up() -> None:
+    gone = asyncio.Event()
+
+    async def generous(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, bytes(64 << 20))  # more than the kernel's buffers hold
+        gone.set()
+
+    async def talk() -> bytes:
+        async with serving(generous, **SHORT) as running:
+            client = running.connect(GET)
+            await gone.wait()
+            await running.until_open(0)
+            return await received(client)
+
+    assert len(run(talk())) < 64 << 20
+
+
+def test_answer_that_is_read_slowly_arrives_whole() -> None:
+    size = 64 << 20
+
+    async def generous(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, bytes(size))
+
+    async def talk() -> int:
+        async with serving(generous, **SHORT | {"idle_timeout_s": 1}) as running:
+            with running.connect(GET) as client:
+                length = 0
+                while length < size:  # for longer than the limit, but never for so long at once
+                    length += len(await asyncio.to_thread(client.recv, 1 << 18, socket.MSG_WAITALL))
+                    await asyncio.sleep(0.01)
+                return length
+
+    assert run(talk()) >= size
+
+
+def test_last_answer_of_a_connection_is_given_up_too() -> None:
+    """What fits below the high-water mark counts as answered; the close then waits for the client."""
+
+    async def talk() -> None:
+        async with serving(echo, **SHORT) as running:
+            client = running.connect()
+            await running.until_open(1)
+            (connection,) = running.server.server_state.connections
+            connection.transport.write(bytes(64 << 20))
+            client.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            await running.until_open(0)
+            client.close()
+
+    run(talk())
+
+
+# --- clients that speak no HTTP, or too much
+
+
+@pytest.mark.parametrize(
+    ("piece", "expected"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00", "invalid-http"),
+        (b"GET / HTTP/9.9\r\n\r\n", "invalid-http"),
+        (post("Content-Length: -1"), "invalid-http"),
+        (post("Transfer-Encoding: chunked") + b"x\r\n", "invalid-http"),
+        (GET[:-2] + b"X: " + bytes([120]) * 400_000, "headers-too-large"),
+        (post("Transfer-Encoding: chunked") + b"1;" + b"x" * 400_000, "headers-too-large"),
+        (post("Transfer-Encoding: chunked") + b"0\r\nX: " + b"x" * 400_000, "headers-too-large"),
+    ],
+    ids=["TLS", "version", "length", "chunk", "header", "chunk extension", "trailer"],
+)
+def test_what_is_not_http_is_refused_as_a_problem(piece: bytes, expected: str) -> None:
+    found = sent(piece, header_timeout_s=60, body_timeout_s=60)
+    assert slugs(found.removesuffix(b"<reset>")) == [expected]
+    assert b"connection: close\r\n" in found.lower()
+
+
+def test_garbage_behind_a_request_takes_nothing_from_its_answer() -> None:
+    found = sent(GET + GET + b"garbage\r\n\r\n")
+    assert found.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert slugs(found) == []
+    assert found.count(b"connection: close\r\n") == 1
+
+
+def test_trailers_are_no_headers() -> None:
+    async def headers(scope: Scope, receive: Receive, send: Send) -> None:
+        await echo_nothing(receive)
+        await answer(send, b",".join(name for name, _ in scope["headers"]))
+
+    async def echo_nothing(receive: Receive) -> None:
+        while (await receive())["more_body"]:
+            pass
+
+    found = sent(post("Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\nAuthorization: x\r\n\r\n", app=headers)
+    assert found.endswith(b"\r\n\r\nhost,transfer-encoding")
+
+
+# --- what must go on working
+
+
+def test_requests_in_one_packet_are_answered_in_order() -> None:
+    bodies = [b"x" * length for length in range(20)]
+    found = sent(b"".join(post(f"Content-Length: {len(body)}") + body for body in bodies))
+    assert [int(part.partition(b"HTTP")[0]) for part in found.split(b"\r\n\r\n")[1:]] == list(range(20))
+
+
+def test_client_that_goes_away_is_missed_by_the_request_that_is_being_answered() -> None:
+    """Not only by the one that came last, behind it."""
+    begun, told = asyncio.Event(), asyncio.Event()
+
+    async def patient(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await answer(send, b"to nobody")
+        told.set()
+
+    async def talk() -> None:
+        async with serving(patient, **SHORT) as running:
+            client = running.connect(GET + GET)
+            await begun.wait()
+            client.close()
+            await asyncio.wait_for(told.wait(), PATIENCE)
+
+    run(talk())
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
+def test_offer_to_speak_another_protocol_is_passed_over(upgrade: str) -> None:
+    asking = GET[:-2] + f"Connection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n".encode()
+
+    async def talk() -> bytes:
+        async with serving(echo, **SHORT) as running:
+            client = running.connect(asking)
+            first = await received_one(client)
+            client.sendall(asking)
+            return first + await received(client)
+
+    assert run(talk()).count(b"HTTP/1.1 200 OK\r\n") == 2
+
+
+@pytest.mark.parametrize("rest", ["never", "drips", "comes"])
+def test_body_that_nobody_wants_does_not_keep_its_connection_open(rest: str) -> None:
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"no")
+
+    async def talk() -> bytes:
+        async with serving(refusing, **SHORT) as running:
+            client = running.connect(post("Content-Length: 1000"))
+            answered = asyncio.create_task(received(client))
+            for _ in range(1000 if rest == "comes" else 0):
+                client.send(b"x")
+            while rest == "drips" and not answered.done():
+                try:
+                    client.send(b"x")
+                except OSError:
+                    break
+                await asyncio.sleep(0.02)
+            return await answered
+
+    found = run(talk()).removesuffix(b"<reset>")
+    assert found.count(b"HTTP/1.1") == 1
+    assert found.endswith(b"\r\n\r\nno")
+
+
+# --- the alarm
+
+
+def test_alarm_rings_once_at_the_time_that_was_set_last() -> None:
+    async def talk() -> list[float]:
+        loop, rung = asyncio.get_running_loop(), list[float]()
+        alarm, began = Alarm(loop, lambda: rung.append(loop.time() - began)), loop.time()
+        for at in (10.0, 0.01, 0.2):
+            alarm.set(began + at)
+        alarm.advance(began + 10)
+        await asyncio.sleep(0.6)
+        return rung
+
+    (rung_at,) = run(talk())
+    assert rung_at >= 0.2
+
+
+def test_alarm_that_is_cleared_or_cancelled_does_not_ring() -> None:
+    async def talk() -> list[str]:
+        loop, rung = asyncio.get_running_loop(), list[str]()
+        cleared, cancelled = Alarm(loop, lambda: rung.append("a")), Alarm(loop, lambda: rung.append("b"))
+        for alarm in (cleared, cancelled):
+            alarm.set(loop.time() + 0.05)
+        cleared.clear()
+        cancelled.cancel()
+        await asyncio.sleep(0.3)
+        cleared.set(loop.time())
+        await asyncio.sleep(0.3)
+        return rung
+
+    assert run(talk()) == ["a"]
