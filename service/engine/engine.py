@@ -67,7 +67,7 @@ class Engine:
         self._control.send(Message(Kind.READY))
         patience_s = 0.0
         while not self._switchboard.is_stopping or self._queue.waiting_rows:
-            self._board.engine["alive_at"] = time.monotonic()
+            self._board.engine.beat()
             self._switchboard.hear(patience_s)
             patience_s = self._step()
         self._switchboard.hear(0.0)
@@ -118,7 +118,7 @@ class Engine:
         if decision.run:
             self._run(decision.run)
             return 0.0
-        self._board.engine["running_rows"] = 0
+        self._board.engine.rows = 0
         return _HEARTBEAT_S if decision.wait_s is None else min(decision.wait_s, _HEARTBEAT_S)
 
     def _run(self, batch: Sequence[Part[LinkedJob]]) -> None:
@@ -140,7 +140,7 @@ class Engine:
         key, started = batch[0].job.lane.key, time.monotonic()
         inputs = [part.job.inputs[part.start : part.stop] for part in batch]
         rows = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
-        self._board.engine["running_rows"] = len(rows)
+        self._board.engine.rows = len(rows)
         answers = self._plans[key](torch.from_numpy(rows)).numpy()
         seconds = time.monotonic() - started
         self._telemetry.batch(key.model, key.version, len(rows))

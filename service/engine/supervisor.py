@@ -54,7 +54,7 @@ class Supervisor:
         self._greet = greet
         self._board_descriptor = board.create(len(listening))
         self._board = board.Board(self._board_descriptor)
-        self._board.supervisor["pid"] = os.getpid()
+        self._board.supervisor.pid = os.getpid()
         # The mutable state: who runs, what the engine has said, and whether the end has begun, and how.
         self._engine: Child | None = None
         self._workers: dict[int, Child] = {}
@@ -185,7 +185,6 @@ class Supervisor:
         close_all(message)
         if message.kind is Kind.UP:
             self._up.add(number)
-            self._board.supervisor["workers_up"] = len(self._up)
             self._greet_once()
 
     def _tell_workers(self, message: Message) -> None:
@@ -220,8 +219,7 @@ class Supervisor:
     def _lose_engine(self) -> None:
         self._forget(self._engine)
         self._engine, self._is_ready = None, False
-        self._board.engine["alive_at"] = 0
-        self._board.engine["running_rows"] = 0
+        self._board.engine.clear()
         self._tell_workers(Message(Kind.LOST))
         for descriptor in self._cards.values():
             os.close(descriptor)
@@ -230,9 +228,7 @@ class Supervisor:
     def _lose_worker(self, number: int) -> None:
         self._forget(self._workers.pop(number))
         self._up.discard(number)
-        self._board.supervisor["workers_up"] = len(self._up)
-        for name in ("rows", "work_s", "slots", "slots_taken", "alive_at", "pid"):
-            self._board.workers[name][number] = 0
+        self._board.workers[number].clear()
 
     def _forget(self, child: Child | None) -> None:
         if child:
@@ -251,10 +247,10 @@ class Supervisor:
 
     def _kill_silent(self) -> None:
         longest_s = self._settings.hang_timeout_s
-        if self._engine and self._board.is_silent(self._board.engine, longest_s):
+        if self._engine and self._board.engine.is_silent(longest_s):
             log.error("the engine has been silent for %g s", longest_s)
             self._engine.kill()
         for number, worker in self._workers.items():
-            if self._board.is_silent(self._board.workers[number], longest_s):
+            if self._board.workers[number].is_silent(longest_s):
                 log.error("worker %d has been silent for %g s", number, longest_s)
                 worker.kill()
