@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from service.settings import Settings
 
+WATCHERS = "watchers"
+"""Where in the state of a request whoever answers it leaves functions to call once the client is gone."""
+
 LINGER_S = 0.5
 """How long a drain waits for a request that may be on its way: many round trips, and no nuisance."""
 
@@ -118,6 +121,9 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._reading.cancel()
         self._writing.cancel()
+        if self._answered is not None:
+            for watcher in list(cast("dict[str, Any]", self._answered.scope)["state"][WATCHERS]):
+                watcher()
         if self._answered is not None and self._answered is not self.cycle:
             self._answered.disconnected = True  # uvicorn tells only the request that came last
             self._answered.message_event.set()
@@ -185,6 +191,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answered = cycle
+        cast("dict[str, Any]", cycle.scope)["state"][WATCHERS] = set()
         super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature, and its words

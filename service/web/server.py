@@ -38,6 +38,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 lifespan="off",
                 timeout_keep_alive=cast("Any", settings.idle_timeout_s),
                 timeout_graceful_shutdown=settings.drain_timeout_s,
