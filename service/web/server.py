@@ -39,7 +39,6 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 lifespan="off",
-                timeout_keep_alive=cast("Any", settings.idle_timeout_s),
                 timeout_graceful_shutdown=settings.drain_timeout_s,
                 backlog=BACKLOG,
             )

@@ -121,12 +121,14 @@ async def received_one(client: socket.socket) -> bytes:
     """The next answer, and no byte more."""
 
     def read() -> bytes:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            byte = client.recv(1)
-            assert byte, f"the connection ended behind {head!r}"
-            head += byte
-        length = re.search(rb"content-length: (\d+)", head)
-        return head + client.recv(int(length[1]), socket.MSG_WAITALL) if length else head
+        found, missing = b"", 1
+        while missing:
+            piece = client.recv(missing)
+            assert piece, f"the connection ended behind {found!r}"
+            found += piece
+            head, end, content = found.partition(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head)
+            missing = (int(length[1]) if length else 0) - len(content) if end else 1
+        return found
 
     return await asyncio.to_thread(read)
