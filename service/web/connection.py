@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.errors import HeadersTooLarge, InvalidHttp, InvalidInput, RequestTimeout
 from service.web.alarm import Alarm
 from service.web.body_limit import FAULT
+from service.web.flow import Flow
 from service.web.problems import problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import asyncio
 
     from uvicorn.config import Config
 
@@ -37,26 +36,6 @@ class State(ServerState):
     """What uvicorn's connections share; ours also see in it that the service is shutting down."""
 
     is_draining = False
-
-
-class _Flow(FlowControl):
-    """uvicorn's; it also says how many seconds reading was paused, once it goes on."""
-
-    def __init__(self, transport: asyncio.Transport, resumed: Callable[[float], None]) -> None:
-        super().__init__(transport)
-        self._loop = asyncio.get_running_loop()
-        self._resumed = resumed
-        self._paused_at = 0.0
-
-    def pause_reading(self) -> None:
-        if not self.read_paused:
-            self._paused_at = self._loop.time()
-            super().pause_reading()
-
-    def resume_reading(self) -> None:
-        if self.read_paused:
-            super().resume_reading()
-            self._resumed(self._loop.time() - self._paused_at)
 
 
 class Connection(HttpToolsProtocol):
@@ -111,7 +90,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = _Flow(transport, self._on_reading_again)
+        self.flow = Flow(transport, self._on_reading_again)
         self._since = self.loop.time()
         self._reading.set(self._deadline())
 
@@ -183,6 +162,7 @@ class Connection(HttpToolsProtocol):
         """Go on with the next request; in place of uvicorn's, which makes a timer each time."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self._reading.clear()
             self._watch_writing()
             return
         self.flow.resume_reading()
@@ -243,12 +223,12 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, error: InvalidInput) -> None:
         """Read nothing more: what is being read is answered with `error`, what was read as usual."""
         self._is_refused = True
-        self._reading.clear()
         if not self._is_answer_owed:
             if self._part != "body":  # of a body that comes still the answer was given before
                 self._write(error)
             self._close()
             return
+        self._reading.clear()
         self.cycle.keep_alive = False
         if self.cycle.more_body:  # the route waits for it, and answers
             cast("dict[str, Any]", self.cycle.scope)["state"][FAULT] = error
@@ -262,6 +242,7 @@ class Connection(HttpToolsProtocol):
         self.transport.write(b"".join((STATUS_LINE[answer.status_code], *lines, b"\r\n", answer.body)))
 
     def _close(self) -> None:
+        self._reading.clear()
         if not self.transport.is_closing():
             self.transport.close()
             self._watch_writing()

@@ -22,7 +22,7 @@ from .serving import GET, PATIENCE, answer, echo, received, received_one, run, s
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-SHORT = {"header_timeout_s": 0.3, "body_timeout_s": 0.3, "idle_timeout_s": 0.3}
+SHORT: dict[str, Any] = {"header_timeout_s": 0.3, "body_timeout_s": 0.3, "idle_timeout_s": 0.3}
 PIECE = 64 * 1024
 
 
