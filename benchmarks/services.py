@@ -287,7 +287,7 @@ class Lit(_Peer):
 
     def start(self) -> None:
         if importlib.util.find_spec("litserve") is None:
-            raise AbsentError("litserve is not installed (pip install litserve)")
+            raise AbsentError("litserve is not installed (pip install 'foldserve[bench]')")
         super().start()
 
 

@@ -10,7 +10,7 @@ within each round. Latencies are wrk's; CPU time and memory are those of the ser
 
 Every contender finds the server's cores as they are, and nothing of foldserve's is pinned for it. OpenMP's
 threads sleep soon when they wait (GOMP_SPINCOUNT=5000), for the peers as for foldserve. Peers batch up to
-what foldserve computes at once. LitServe is `pip install litserve`, also into a folder in PYTHONPATH.
+what foldserve computes at once. LitServe comes with `pip install 'foldserve[bench]'`.
 """
 
 from __future__ import annotations
