@@ -46,14 +46,14 @@ class Child:
 
     @classmethod
     async def start(cls, module: str, order: Order, descriptors: tuple[int, ...]) -> Self:
-        """Start `python -m module` in a group of its own: a terminal's Ctrl-C is for the supervisor."""
+        """Start `python -m module` in a session of its own: a terminal's Ctrl-C is for the supervisor."""
         control, theirs = Control.pair()
         with theirs:
             running = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                process_group=0,
+                start_new_session=True,
             )
         control.send(Message(Kind.START, 0, order.model_dump_json().encode(), descriptors))
         return cls(running, control)

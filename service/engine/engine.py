@@ -70,7 +70,6 @@ class Engine:
             self._board.engine.beat()
             self._switchboard.hear(patience_s)
             patience_s = self._step()
-        self._switchboard.hear(0.0)
 
     # --- loading
 
@@ -118,6 +117,7 @@ class Engine:
         if decision.run:
             self._run(decision.run)
             return 0.0
+        self._switchboard.flush()
         self._board.engine.rows = 0
         return _HEARTBEAT_S if decision.wait_s is None else min(decision.wait_s, _HEARTBEAT_S)
 
@@ -134,6 +134,7 @@ class Engine:
             job = batch[0].job
             self._queue.withdraw(job)
             self._switchboard.reply(job, Outcome.FAILED)
+            self._switchboard.flush()
             self._require_health(job)
 
     def _answer(self, batch: Sequence[Part[LinkedJob]]) -> None:
@@ -143,13 +144,14 @@ class Engine:
         self._board.engine.rows = len(rows)
         answers = self._plans[key](torch.from_numpy(rows)).numpy()
         seconds = time.monotonic() - started
-        self._telemetry.batch(key.model, key.version, len(rows))
         first = 0
         for part in batch:
             size = part.stop - part.start
             part.job.outputs[part.start : part.stop] = answers[first : first + size]
             first += size
             self._count(part, started, seconds, len(rows))
+        self._switchboard.flush()
+        self._telemetry.batch(key.model, key.version, len(rows))
 
     def _require_health(self, job: LinkedJob) -> None:
         """Raise where rows that are surely good fail, too: then only a new process helps the device."""
