@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,14 +30,23 @@ class Placement:
 
 
 def place(settings: Settings) -> Placement:
-    """What the settings say, or what suits the cores of this process."""
+    """What the settings say, or what suits the cores of this process.
+
+    Which cores the workers get is drawn by lot: several services on one machine should not share one.
+    """
     cores = sorted(os.sched_getaffinity(0))
-    return _placed(settings.workers, cores, owned_cores(), is_split=settings.split_cores)
+    drawn = secrets.randbelow(len(cores))
+    return split(settings, [*cores[drawn:], *cores[:drawn]], owned_cores())
 
 
-def _placed(workers: int, cores: Sequence[int], owned: int, *, is_split: bool) -> Placement:
-    workers = workers or min(max(1, owned // _CORES_PER_WORKER), _MOST_WORKERS)
-    # A quota of some cores' worth of time is no set of cores that could be divided.
-    if not is_split or owned < len(cores) or len(cores) < max(_LEAST_CORES, workers + 1):
+def split(settings: Settings, cores: Sequence[int], owned: int) -> Placement:
+    """The first of `cores` for the workers, the others for the engine, where they can be told apart.
+
+    A quota of `owned` cores' worth of time is no set of cores that could be divided.
+    """
+    workers = settings.workers or min(max(1, owned // _CORES_PER_WORKER), _MOST_WORKERS)
+    left = len(cores) - workers
+    is_enough = len(cores) >= _LEAST_CORES and left >= max(settings.threads, 1)
+    if not settings.split_cores or owned < len(cores) or not is_enough:
         return Placement(workers)
-    return Placement(workers, list(cores[:workers]), list(cores[workers:]))
+    return Placement(workers, sorted(cores[:workers]), sorted(cores[workers:]))

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from service.engine import arena, board, card
 from service.engine.backoff import Backoff
@@ -16,7 +16,7 @@ from service.engine.child import REFUSED, Child, Order
 from service.engine.control import Kind, Message, close_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from pathlib import Path
 
     from service.engine.card import ModelCard
@@ -67,9 +67,8 @@ class Supervisor:
 
     async def run(self) -> int:
         """Serve until the end; the answer is the exit status."""
-        keeping = [asyncio.create_task(self._keep_worker(number)) for number in range(len(self._listening))]
-        engine = asyncio.create_task(self._keep_engine())
-        watching = asyncio.create_task(self._watch())
+        keeping = [self._task(self._keep_worker(number)) for number in range(len(self._listening))]
+        engine, watching = self._task(self._keep_engine()), self._task(self._watch())
         await self._ending.wait()
         for listening in self._listening:
             listening.close()
@@ -100,6 +99,8 @@ class Supervisor:
             order = self._order(0, self._placement.engine_cores)
             self._engine = await Child.start(_ENGINE, order, (self._board_descriptor,))
             self._listen_to(self._engine, self._hear_engine)
+            if self._ending.is_set():  # meanwhile
+                self._engine.kill()
             status = await self._engine.ended()
             self._lose_engine()
             if status == REFUSED and not self._ending.is_set():
@@ -112,8 +113,9 @@ class Supervisor:
         backoff = Backoff(self._settings.max_restarts)
         while not self._ending.is_set():
             order = self._order(number, self._placement.worker_cores)
-            descriptors = (self._board_descriptor, self._listening[number].fileno())
-            worker = await Child.start(_WORKER, order, descriptors)
+            # A copy: the end, which may begin meanwhile, closes the socket.
+            with self._listening[number].dup() as listening:
+                worker = await Child.start(_WORKER, order, (self._board_descriptor, listening.fileno()))
             self._workers[number] = worker
             self._listen_to(worker, lambda message: self._hear_worker(number, message))
             self._introduce(number, worker)
@@ -135,6 +137,18 @@ class Supervisor:
         self._telemetry.restarted(kind)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ending.wait(), pause_s)
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work that goes on beside; a mistake in it must not leave the service as it is for ever."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception():
+                log.error("the supervisor failed", exc_info=task.exception())
+                self._fail()
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(done)
+        return task
 
     def _fail(self) -> None:
         self._status = 1
@@ -177,7 +191,7 @@ class Supervisor:
             self._tell_workers(message)
             self._greet_once()
         elif message.kind is Kind.DISMISSED:
-            self._workers[message.number].kill()
+            self._kill_worker(message.number)
         else:
             close_all(message)
 
@@ -198,6 +212,8 @@ class Supervisor:
         if self._is_ready:
             self._join(number, worker)
             worker.tell(Message(Kind.READY))
+        if self._ending.is_set():
+            worker.tell(Message(Kind.DRAIN))
 
     def _join(self, number: int, worker: Child) -> None:
         """Give a worker and the engine a new link."""
@@ -250,7 +266,12 @@ class Supervisor:
         if self._engine and self._board.engine.is_silent(longest_s):
             log.error("the engine has been silent for %g s", longest_s)
             self._engine.kill()
-        for number, worker in self._workers.items():
-            if self._board.workers[number].is_silent(longest_s):
+        for number, worker in enumerate(self._board.workers):
+            if worker.is_silent(longest_s):
                 log.error("worker %d has been silent for %g s", number, longest_s)
-                worker.kill()
+                self._kill_worker(number)
+
+    def _kill_worker(self, number: int) -> None:
+        worker = self._workers.get(number)
+        if worker:
+            worker.kill()
