@@ -17,11 +17,11 @@ from service.inputs.images import rows_from_image, rows_from_images
 from service.inputs.tensors import rows_from_npy, rows_from_octets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from concurrent.futures import Executor
 
     import numpy as np
     from starlette.requests import Request
+    from starlette.types import Receive
 
     from service.inputs.rows import Rows
     from service.settings import Settings
@@ -63,7 +63,7 @@ async def read_rows(request: Request, parts: Parts, spec: Input, query: PredictQ
         if media_type == "multipart/form-data":
             images = await _images(request, limits)
             return rows_from_images(images, spec, limits.max_request_rows, limits.max_pixels)
-        chunks = await gathered(request.stream())
+        chunks = await gathered(request.receive)
     except ClientDisconnect:
         raise JobCancelled("the client went away before its body was complete") from None
     if not chunks:
@@ -96,13 +96,18 @@ async def fill(rows: Rows, out: np.ndarray, decoders: Executor) -> None:
         raise
 
 
-async def gathered(stream: AsyncIterator[bytes]) -> list[bytes]:
-    """The pieces of a stream as they come, except that very small ones are joined.
+async def gathered(receive: Receive) -> list[bytes]:
+    """The pieces of a body as they come, except that very small ones are joined.
 
-    Otherwise a body that comes a byte at a time would take many times its length.
+    Otherwise a body that comes a byte at a time would take many times its length. Raises `ClientDisconnect`.
     """
     chunks: list[bytes] = []
-    async for chunk in stream:
+    is_more = True
+    while is_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, is_more = message.get("body", b""), message.get("more_body", False)
         if chunks and len(chunks[-1]) + len(chunk) <= _SMALL_CHUNK:
             chunks[-1] += chunk
         elif chunk:

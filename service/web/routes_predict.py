@@ -96,7 +96,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.post("/v1/models/{model}/predict", responses=_RESPONSES, openapi_extra=_documented(_MODEL))
 async def predict(request: Request) -> Response:
     """Predict with the highest version that is served."""
-    return await _measured(request, request.path_params["model"], None)
+    return await predict_with(request, request.path_params["model"])
 
 
 @router.post(
@@ -106,10 +106,7 @@ async def predict(request: Request) -> Response:
 )
 async def predict_version(request: Request) -> Response:
     """Predict with one version."""
-    version = request.path_params["version"]
-    if not (version.isascii() and version.isdigit() and len(version) <= 18):
-        raise UnknownVersion(f"{version!r} is no version; versions are positive integers")
-    return await _measured(request, request.path_params["model"], int(version))
+    return await predict_with(request, request.path_params["model"], request.path_params["version"])
 
 
 @dataclass
@@ -127,12 +124,14 @@ class _Times:
         return {stage: round(value * 1000, 3) for stage, value in seconds.items()}
 
 
-async def _measured(request: Request, model: str, version: int | None) -> Response:
-    """The answer, counted by outcome."""
+async def predict_with(request: Request, model: str, version: str | None = None) -> Response:
+    """The answer, counted by outcome; raises whatever error is to be answered."""
+    if version is not None and not (version.isascii() and version.isdigit() and len(version) <= 18):
+        raise UnknownVersion(f"{version!r} is no version; versions are positive integers")
     parts, times = parts_of(request), _Times(time.monotonic())
     outcome, counted = "internal-error", ""
     try:
-        card = parts.client.card(model, version)
+        card = parts.client.card(model, None if version is None else int(version))
         counted = model
         response = await _answered(request, parts, card, times)
         outcome = "ok"
