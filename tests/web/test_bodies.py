@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,7 +59,16 @@ def pieces_of(chunks: Sequence[bytes]) -> Receive:
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, PATIENCE_S))
+    """On an event loop that has nothing to complain of."""
+
+    async def watched() -> None:
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
+        await asyncio.wait_for(work, PATIENCE_S)
+        gc.collect()
+        assert complaints == []
+
+    asyncio.run(watched())
 
 
 # Pieces
