@@ -97,6 +97,7 @@ class Engine:
             on,
             precision=precision,
             max_batch=self._settings.max_batch or None,
+            threads=self._settings.threads,
             tune=self._settings.tune,
         )
         key = loaded.card.key
