@@ -289,6 +289,23 @@ def test_answer_that_is_small_enough_to_be_left_to_the_transport_is_given_up_too
     run(talk())
 
 
+def test_answer_in_parts_that_nobody_reads_is_given_up_between_them() -> None:
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] != "http.disconnect":
+            await send({"type": "http.response.body", "body": bytes(64 << 20), "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": True})  # waits for the client
+
+    async def talk() -> None:
+        async with serving(endless, **SHORT) as running:
+            client = running.connect(GET)
+            await running.until_open(1)
+            await running.until_open(0)
+            client.close()
+
+    run(talk())
+
+
 # --- clients that speak no HTTP, or too much
 
 
