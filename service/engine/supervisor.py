@@ -7,13 +7,13 @@ import contextlib
 import logging
 import os
 import socket
-import time
 from typing import TYPE_CHECKING, Literal
 
 from service.engine import arena, board, card
 from service.engine.backoff import Backoff
 from service.engine.child import REFUSED, Child, Order
 from service.engine.control import Kind, Message, close_all
+from service.engine.watch import TICK_S, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("foldserve")
 
 _ENGINE, _WORKER = "service.engine", "service.web"
-_TICK_S = 0.25
 _GRACE_S = 5.0
 
 
@@ -70,6 +69,8 @@ class Supervisor:
         keeping = [asyncio.create_task(self._keep_worker(number)) for number in range(len(self._listening))]
         engine = asyncio.create_task(self._keep_engine())
         watching = asyncio.create_task(self._watch())
+        for task in (*keeping, engine, watching):
+            task.add_done_callback(self._require)
         await self._ending.wait()
         for listening in self._listening:
             listening.close()
@@ -98,7 +99,7 @@ class Supervisor:
         backoff = Backoff(self._settings.max_restarts)
         while not self._ending.is_set():
             order = self._order(0, self._placement.engine_cores)
-            self._engine = await Child.start(_ENGINE, order, (self._board_descriptor,))
+            self._engine = await self._start(_ENGINE, order, (self._board_descriptor,))
             self._listen_to(self._engine, self._hear_engine)
             status = await self._engine.ended()
             self._lose_engine()
@@ -113,7 +114,7 @@ class Supervisor:
         while not self._ending.is_set():
             order = self._order(number, self._placement.worker_cores)
             descriptors = (self._board_descriptor, self._listening[number].fileno())
-            worker = await Child.start(_WORKER, order, descriptors)
+            worker = await self._start(_WORKER, order, descriptors)
             self._workers[number] = worker
             self._listen_to(worker, lambda message: self._hear_worker(number, message))
             self._introduce(number, worker)
@@ -123,18 +124,34 @@ class Supervisor:
                 log.error("worker %d ended with status %d", number, status)
                 await self._pause("worker", backoff)
 
+    async def _start(self, module: str, order: Order, descriptors: tuple[int, ...]) -> Child:
+        child = await Child.start(module)
+        if self._ending.is_set():  # while it was started: it has not been told, and is not needed
+            child.kill()
+        else:
+            child.tell(order.message(descriptors))
+        return child
+
     def _order(self, number: int, cores: list[int] | None) -> Order:
         return Order(settings=self._settings, number=number, counts=self._counts, cores=cores)
 
     async def _pause(self, kind: Literal["engine", "worker"], backoff: Backoff) -> None:
         pause_s = backoff.pause_s()
         if pause_s is None:
-            log.error("an %s died too often, and is not started again", kind)
+            who = "the engine" if kind == "engine" else "a worker"
+            log.error("%s died too often, and is not started again", who)
             self._fail()
             return
         self._telemetry.restarted(kind)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ending.wait(), pause_s)
+
+    def _require(self, task: asyncio.Task[None]) -> None:
+        """End the service where a part of this process itself failed: nobody would be replaced any more."""
+        failed = None if task.cancelled() else task.exception()
+        if failed:
+            log.error("the supervisor failed", exc_info=failed)
+            self._fail()
 
     def _fail(self) -> None:
         self._status = 1
@@ -177,7 +194,8 @@ class Supervisor:
             self._tell_workers(message)
             self._greet_once()
         elif message.kind is Kind.DISMISSED:
-            self._workers[message.number].kill()
+            if dismissed := self._workers.get(message.number):
+                dismissed.kill()
         else:
             close_all(message)
 
@@ -220,8 +238,8 @@ class Supervisor:
     def _lose_engine(self) -> None:
         self._forget(self._engine)
         self._engine, self._is_ready = None, False
-        self._board.engine["alive_at"] = 0
-        self._board.engine["running_rows"] = 0
+        for name in ("running_rows", "alive_at", "pid"):
+            self._board.engine[name] = 0
         self._tell_workers(Message(Kind.LOST))
         for descriptor in self._cards.values():
             os.close(descriptor)
@@ -241,20 +259,15 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Kill what lives and does nothing, so that it is replaced."""
-        before = time.monotonic()
-        while True:
-            await asyncio.sleep(_TICK_S)
-            now = time.monotonic()
-            if now - before < 2 * _TICK_S + 1:  # else everything stood still, not only they
-                self._kill_silent()
-            before = now
-
-    def _kill_silent(self) -> None:
         longest_s = self._settings.hang_timeout_s
-        if self._engine and self._board.is_silent(self._board.engine, longest_s):
-            log.error("the engine has been silent for %g s", longest_s)
-            self._engine.kill()
-        for number, worker in self._workers.items():
-            if self._board.is_silent(self._board.workers[number], longest_s):
-                log.error("worker %d has been silent for %g s", number, longest_s)
-                worker.kill()
+        watch = Watch(self._board, longest_s)
+        while True:
+            await asyncio.sleep(TICK_S)
+            silent = watch.look()
+            if silent.engine and self._engine:
+                log.error("the engine has been silent for %g s", longest_s)
+                self._engine.kill()
+            for number in silent.workers:
+                if worker := self._workers.get(number):
+                    log.error("worker %d has been silent for %g s", number, longest_s)
+                    worker.kill()
