@@ -34,6 +34,7 @@ async def _serve(settings: Settings, greet: Callable[[list[ModelCard], str], Non
     placement = place(settings)
     listening = _listen(settings, placement.workers)
     address = _address(listening[0])
+    supervisor: Supervisor
     for number in (signal.SIGTERM, signal.SIGINT):  # before there is anything to clean up
         asyncio.get_running_loop().add_signal_handler(
             number,

@@ -67,8 +67,8 @@ def rows(digits: Digits, first: int, count: int, **query: object) -> Ask:
 class Load:
     """So many connections, each of which sends its next request when the last one is answered.
 
-    One that is closed connects anew. Leaving the block lets every request come to its end. No answer within
-    `PATIENCE` is an error there.
+    One that is closed connects anew, until `end`. Leaving the block lets every request come to its end. No
+    answer within `PATIENCE` is an error there.
     """
 
     def __init__(self, address: str, asks: Sequence[Ask], connections: int, *, most: int = 0) -> None:
@@ -78,7 +78,7 @@ class Load:
         self._most = most or (1 << 62)
         self._connections = connections
         self._asked = 0
-        self._is_over = False
+        self._is_ending = self._is_over = False
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
 
@@ -86,6 +86,11 @@ class Load:
         """Wait for so many more outcomes."""
         wanted = len(self.outcomes) + count
         until(lambda: len(self.outcomes) >= wanted or not self._thread.is_alive())
+
+    def end(self) -> None:
+        """Ask on over the connections that are open until they end, and make no new ones."""
+        self._is_ending = True
+        self.join()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -113,7 +118,7 @@ class Load:
                 group.create_task(self._connect_again_and_again())
 
     async def _connect_again_and_again(self) -> None:
-        while not self._is_done:
+        while not (self._is_done or self._is_ending):
             try:
                 reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
             except ConnectionError:

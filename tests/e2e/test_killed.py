@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from .load import Load, rows
-from .server import PATIENCE, Process, Server, Service, free_port, until
-from .stores import copied
+from .server import Process, Server, free_port, until
+from .stores import copied, stalled
 from .tree import Tree, are_gone, kill
+from .watching import counts_back, is_well, restarts, scrape, status
 from .wire import reply
 
 if TYPE_CHECKING:
@@ -39,47 +38,6 @@ def pair() -> Iterator[Server]:
         yield started
         assert started.stop() == 0, started.log
         assert "Traceback" not in started.log
-
-
-def scrape(server: Server) -> dict[tuple[str, ...], float]:
-    """The metrics, over a connection of its own, which is asked for again where its worker dies."""
-    while True:
-        with suppress(httpx.TransportError):
-            once = Service(server.address)
-            try:
-                return once.metrics()
-            finally:
-                once.close()
-
-
-def status(server: Server, path: str) -> int:
-    """Of an answer over a connection of its own; 0 where it is closed."""
-    try:
-        return httpx.get(server.address + path, timeout=PATIENCE, trust_env=False).status_code
-    except httpx.TransportError:
-        return 0
-
-
-def is_well(server: Server) -> bool:
-    """Whether everybody is up, and nobody holds a row or a slot."""
-    now = scrape(server)
-    held = [now["foldserve_waiting_rows",], now["foldserve_slots_in_use",]]
-    return now["foldserve_ready",] == 1 and now["foldserve_workers",] == 2 and not any(held)
-
-
-def counts_back(before: dict[tuple[str, ...], float], after: dict[tuple[str, ...], float]) -> list[str]:
-    """The counters that went back, or away."""
-    counted = [name for name in before if re.search(r"_(total|count|sum|bucket)$", name[0])]
-    ours = [name for name in counted if not name[0].startswith("foldserve_process_")]
-    return [
-        f"{name}: {before[name]} to {after.get(name)}"
-        for name in ours
-        if after.get(name, -1.0) < before[name]
-    ]
-
-
-def restarts(server: Server, process: str) -> float:
-    return scrape(server)["foldserve_restarts_total", process]
 
 
 def test_killed_worker_takes_only_its_own_connections_with_it(pair: Server, digits: Digits) -> None:
@@ -178,9 +136,7 @@ def test_engine_that_is_killed_while_it_loads_is_started_again(tmp_path: Path, d
 
 @pytest.mark.parametrize("part", ["engine", "web"])
 def test_process_that_dies_too_often_ends_the_service(tmp_path: Path, part: str) -> None:
-    os.mkfifo(stalled := copied(tmp_path) / "fifo")
-    stalled.replace(stalled.with_name("weights.safetensors"))  # an engine never comes further than this
-    with Process("serve", port=0, model_store=tmp_path, workers=2, max_restarts=1) as process:
+    with Process("serve", port=0, model_store=stalled(tmp_path), workers=2, max_restarts=1) as process:
         tree, killed = Tree(process.pid), set[int]()
         pids = set(tree.workers(2)) | {tree.engine}
         while not process.has_ended and len(killed) < 8:
@@ -202,9 +158,7 @@ def test_nothing_is_left_of_a_service_whose_supervisor_is_killed(
     tmp_path: Path, digits: Digits, when: str
 ) -> None:
     if when == "while it loads":
-        os.mkfifo(stalled := copied(tmp_path) / "fifo")
-        stalled.replace(stalled.with_name("weights.safetensors"))
-        with Process("serve", port=free_port(), model_store=tmp_path, workers=2) as process:
+        with Process("serve", port=0, model_store=stalled(tmp_path), workers=2) as process:
             assert_nothing_is_left(process)
         return
     with Server.start(workers=2) as server:

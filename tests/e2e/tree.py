@@ -52,8 +52,8 @@ class Tree:
 
     def counts(self) -> Path:
         """The folder in which its processes count."""
-        found = until(lambda: _COUNTS.search((_PROC / str(self.supervisor) / "maps").read_text()))
-        return Path(found[1])
+        found = until(lambda: _COUNTS.findall((_PROC / str(self.supervisor) / "maps").read_text()))
+        return Path(found[0])
 
     def resident_bytes(self) -> dict[int, int]:
         """Memory of each process."""
