@@ -36,7 +36,8 @@ async def measure(model: str, jobs: int, cores: list[int]) -> tuple[list[float],
     client = EngineClient(chosen, board.Board(descriptor), 0)
     with telemetry.directory() as counts:
         order = Order(settings=chosen, counts=counts, cores=cores[1:] or cores)
-        engine = await Child.start("service.engine", order, (descriptor,))
+        engine = await Child.start("service.engine")
+        engine.tell(order.message((descriptor,)))
         await _introduced(client, engine, chosen.arena_slots)
         around, inside = [], []
         for _ in range(jobs):

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     drain_timeout_s: Annotated[int, Field(gt=0, le=3600)] = Field(
         60, description="How long a shutdown waits for what was accepted."
     )
-    hang_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+    hang_timeout_s: Annotated[float, Field(ge=1, le=3600)] = Field(
         60.0, description="A process that does nothing for so long is replaced."
     )
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(

@@ -127,7 +127,7 @@ class EngineClient:
         """
         line = self._line
         if line is None or run.slots is not line.slots:
-            raise EngineFailed("the engine stopped")
+            raise EngineFailed("the engine stopped", retry_after_s=1)
         answer = await line.infer(run, self._numbers[card.key], deadline)
         self._rates[card.key].observe(len(run), answer.batch_rows, answer.compute_s)
         return answer

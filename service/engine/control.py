@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
 import struct
 from enum import IntEnum
@@ -66,6 +67,12 @@ class Control:
         """Send without waiting; the descriptors stay the caller's. Raises `OSError` where nobody reads."""
         header = _HEADER.pack(message.kind, message.number, len(message.text))
         socket.send_fds(self._end, [header, message.text], message.descriptors, socket.MSG_DONTWAIT)
+
+    def has_message(self) -> bool:
+        """Whether `receive` would not wait."""
+        poll = select.poll()
+        poll.register(self._end, select.POLLIN)
+        return bool(poll.poll(0))
 
     def receive(self) -> Message | None:
         """The next message, waited for; None where the other side is gone."""

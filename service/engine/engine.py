@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("foldserve.engine")
 
-_HEARTBEAT_S = 1.0
+_HEARTBEAT_S = 0.25
 
 
 class Engine:

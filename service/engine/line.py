@@ -70,7 +70,7 @@ class Line:
         Raises `DeadlinePassed`, `EngineFailed`. Being cancelled cancels the job.
         """
         if self.gone.is_set():
-            raise EngineFailed("the engine stopped")
+            raise EngineFailed("the engine stopped", retry_after_s=1)
         ticket = next(self._tickets)
         replied: asyncio.Future[Reply] = self._loop.create_future()
         run.hold()  # until the reply, even where nobody waits for it any more
@@ -103,7 +103,7 @@ class Line:
             run.settle()
             run.release()
             if not replied.done():
-                replied.set_exception(EngineFailed("the engine stopped"))
+                replied.set_exception(EngineFailed("the engine stopped", retry_after_s=1))
         self._waiting.clear()
 
     def _arm(self, deadline: float) -> None:

@@ -7,16 +7,16 @@ import contextlib
 import logging
 import os
 import socket
-import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from service.engine import arena, board, card
 from service.engine.backoff import Backoff
 from service.engine.child import REFUSED, Child, Order
 from service.engine.control import Kind, Message, close_all
+from service.engine.watch import TICK_S, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from service.engine.card import ModelCard
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("foldserve")
 
 _ENGINE, _WORKER = "service.engine", "service.web"
-_TICK_S = 0.25
 _GRACE_S = 5.0
 
 
@@ -67,8 +66,11 @@ class Supervisor:
 
     async def run(self) -> int:
         """Serve until the end; the answer is the exit status."""
-        keeping = [self._task(self._keep_worker(number)) for number in range(len(self._listening))]
-        engine, watching = self._task(self._keep_engine()), self._task(self._watch())
+        keeping = [asyncio.create_task(self._keep_worker(number)) for number in range(len(self._listening))]
+        engine = asyncio.create_task(self._keep_engine())
+        watching = asyncio.create_task(self._watch())
+        for task in (*keeping, engine, watching):
+            task.add_done_callback(self._require)
         await self._ending.wait()
         for listening in self._listening:
             listening.close()
@@ -97,10 +99,8 @@ class Supervisor:
         backoff = Backoff(self._settings.max_restarts)
         while not self._ending.is_set():
             order = self._order(0, self._placement.engine_cores)
-            self._engine = await Child.start(_ENGINE, order, (self._board_descriptor,))
+            self._engine = await self._start(_ENGINE, order, (self._board_descriptor,))
             self._listen_to(self._engine, self._hear_engine)
-            if self._ending.is_set():  # meanwhile
-                self._engine.kill()
             status = await self._engine.ended()
             self._lose_engine()
             if status == REFUSED and not self._ending.is_set():
@@ -113,9 +113,8 @@ class Supervisor:
         backoff = Backoff(self._settings.max_restarts)
         while not self._ending.is_set():
             order = self._order(number, self._placement.worker_cores)
-            # A copy: the end, which may begin meanwhile, closes the socket.
-            with self._listening[number].dup() as listening:
-                worker = await Child.start(_WORKER, order, (self._board_descriptor, listening.fileno()))
+            descriptors = (self._board_descriptor, self._listening[number].fileno())
+            worker = await self._start(_WORKER, order, descriptors)
             self._workers[number] = worker
             self._listen_to(worker, lambda message: self._hear_worker(number, message))
             self._introduce(number, worker)
@@ -125,30 +124,34 @@ class Supervisor:
                 log.error("worker %d ended with status %d", number, status)
                 await self._pause("worker", backoff)
 
+    async def _start(self, module: str, order: Order, descriptors: tuple[int, ...]) -> Child:
+        child = await Child.start(module)
+        if self._ending.is_set():  # while it was started: it has not been told, and is not needed
+            child.kill()
+        else:
+            child.tell(order.message(descriptors))
+        return child
+
     def _order(self, number: int, cores: list[int] | None) -> Order:
         return Order(settings=self._settings, number=number, counts=self._counts, cores=cores)
 
     async def _pause(self, kind: Literal["engine", "worker"], backoff: Backoff) -> None:
         pause_s = backoff.pause_s()
         if pause_s is None:
-            log.error("an %s died too often, and is not started again", kind)
+            who = "the engine" if kind == "engine" else "a worker"
+            log.error("%s died too often, and is not started again", who)
             self._fail()
             return
         self._telemetry.restarted(kind)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ending.wait(), pause_s)
 
-    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Work that goes on beside; a mistake in it must not leave the service as it is for ever."""
-
-        def done(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and task.exception():
-                log.error("the supervisor failed", exc_info=task.exception())
-                self._fail()
-
-        task = asyncio.create_task(work)
-        task.add_done_callback(done)
-        return task
+    def _require(self, task: asyncio.Task[None]) -> None:
+        """End the service where a part of this process itself failed: nobody would be replaced any more."""
+        failed = None if task.cancelled() else task.exception()
+        if failed:
+            log.error("the supervisor failed", exc_info=failed)
+            self._fail()
 
     def _fail(self) -> None:
         self._status = 1
@@ -191,7 +194,8 @@ class Supervisor:
             self._tell_workers(message)
             self._greet_once()
         elif message.kind is Kind.DISMISSED:
-            self._kill_worker(message.number)
+            if dismissed := self._workers.get(message.number):
+                dismissed.kill()
         else:
             close_all(message)
 
@@ -212,8 +216,6 @@ class Supervisor:
         if self._is_ready:
             self._join(number, worker)
             worker.tell(Message(Kind.READY))
-        if self._ending.is_set():
-            worker.tell(Message(Kind.DRAIN))
 
     def _join(self, number: int, worker: Child) -> None:
         """Give a worker and the engine a new link."""
@@ -253,25 +255,15 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Kill what lives and does nothing, so that it is replaced."""
-        before = time.monotonic()
-        while True:
-            await asyncio.sleep(_TICK_S)
-            now = time.monotonic()
-            if now - before < 2 * _TICK_S + 1:  # else everything stood still, not only they
-                self._kill_silent()
-            before = now
-
-    def _kill_silent(self) -> None:
         longest_s = self._settings.hang_timeout_s
-        if self._engine and self._board.engine.is_silent(longest_s):
-            log.error("the engine has been silent for %g s", longest_s)
-            self._engine.kill()
-        for number, worker in enumerate(self._board.workers):
-            if worker.is_silent(longest_s):
-                log.error("worker %d has been silent for %g s", number, longest_s)
-                self._kill_worker(number)
-
-    def _kill_worker(self, number: int) -> None:
-        worker = self._workers.get(number)
-        if worker:
-            worker.kill()
+        watch = Watch(self._board, longest_s)
+        while True:
+            await asyncio.sleep(TICK_S)
+            silent = watch.look()
+            if silent.engine and self._engine:
+                log.error("the engine has been silent for %g s", longest_s)
+                self._engine.kill()
+            for number in silent.workers:
+                if worker := self._workers.get(number):
+                    log.error("worker %d has been silent for %g s", number, longest_s)
+                    worker.kill()

@@ -12,7 +12,9 @@ from service.plan.threads import worthwhile
 
 def graph(channels: int, side: int) -> torch.fx.Graph:
     """A 3x3 convolution: channels * channels * 9 * side * side multiply-adds a row."""
-    return capture(nn.Conv2d(channels, channels, 3, padding=1), torch.zeros(2, channels, side, side)).module.graph
+    return capture(
+        nn.Conv2d(channels, channels, 3, padding=1), torch.zeros(2, channels, side, side)
+    ).module.graph
 
 
 @pytest.mark.parametrize(
