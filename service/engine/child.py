@@ -55,8 +55,9 @@ class Child:
                 pass_fds=(theirs.fileno(),),
                 process_group=0,
             )
-        control.send(Message(Kind.START, 0, order.model_dump_json().encode(), descriptors))
-        return cls(running, control)
+        child = cls(running, control)
+        child.tell(Message(Kind.START, 0, order.model_dump_json().encode(), descriptors))
+        return child
 
     @property
     def pid(self) -> int:
@@ -72,8 +73,10 @@ class Child:
 
     def kill(self) -> None:
         """End it at once."""
-        with contextlib.suppress(ProcessLookupError):
-            self._running.kill()
+        if self._running.returncode is None:
+            # Not by asyncio's `kill`, which may collect the exit status that `ended` waits for.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     async def ended(self) -> int:
         """Its exit status, once it has ended; negative for a signal."""

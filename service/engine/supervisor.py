@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from service.engine import arena, board, card
 from service.engine.backoff import Backoff
 from service.engine.child import REFUSED, Child, Order
-from service.engine.control import Kind, Message, close_all
+from service.engine.control import Kind, MalformedMessage, Message, close_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -158,7 +158,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
 
         def readable() -> None:
-            message = child.control.receive()
+            try:
+                message = child.control.receive()
+            except MalformedMessage as malformed:
+                log.error("process %d is ended: it said what is no message: %s", child.pid, malformed)  # noqa: TRY400 - no bug of this process
+                child.kill()
+                message = None
             if message is None:
                 loop.remove_reader(child.control.fileno())
             else:
@@ -177,7 +182,9 @@ class Supervisor:
             self._tell_workers(message)
             self._greet_once()
         elif message.kind is Kind.DISMISSED:
-            self._workers[message.number].kill()
+            dismissed = self._workers.get(message.number)  # it may have died meanwhile
+            if dismissed:
+                dismissed.kill()
         else:
             close_all(message)
 
