@@ -1,4 +1,4 @@
-"""The engine's process: `python -m service.engine DESCRIPTOR`, started by the supervisor alone."""
+"""The engine's process: `python -m service.engine DESCRIPTOR PARENT`, started by the supervisor alone."""
 
 from __future__ import annotations
 

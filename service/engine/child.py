@@ -78,8 +78,10 @@ class Child:
 
     def kill(self) -> None:
         """End it at once."""
-        with contextlib.suppress(ProcessLookupError):
-            self._running.kill()
+        if self._running.returncode is None:
+            # Not by asyncio's `kill`, which may collect the exit status that `ended` waits for.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     async def ended(self) -> int:
         """Its exit status, once it has ended; negative for a signal."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from service.engine import arena, board, card
 from service.engine.backoff import Backoff
 from service.engine.child import REFUSED, Child, Order
-from service.engine.control import Kind, Message, close_all
+from service.engine.control import Kind, MalformedMessage, Message, close_all
 from service.engine.watch import TICK_S, Watch
 
 if TYPE_CHECKING:
@@ -175,7 +175,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
 
         def readable() -> None:
-            message = child.control.receive()
+            try:
+                message = child.control.receive()
+            except MalformedMessage as malformed:
+                log.error("process %d is ended: it said what is no message: %s", child.pid, malformed)  # noqa: TRY400 - no bug of this process
+                child.kill()
+                message = None
             if message is None:
                 loop.remove_reader(child.control.fileno())
             else:
