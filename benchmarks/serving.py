@@ -80,8 +80,9 @@ def main() -> None:
                 offered.append(_overloaded(network, arguments))
                 _print(overload.report(offered[-1]))
             _write(arguments, samples, offered)
-    print("\n**What it must show**\n")
-    _print(report.targets(samples))
+    if lines := list(report.targets(samples)):
+        print("\n**What it must show**\n")
+        _print(iter(lines))
     others = spread(sample.others for sample in samples.all)
     print(
         f"\n{time.monotonic() - started:.0f} s; other work took {others[1]:.2f} "
@@ -155,9 +156,9 @@ def _can(do: Callable[[], None], name: str) -> bool:
 
 def _rounds(network: Network, contenders: list[Contender], concurrency: int, rounds: int) -> Iterator[Sample]:
     """Every payload for every contender in each round; each round begins with another contender."""
-    for contender in contenders:  # pools and batches of this size are made once, and not counted
+    for contender in contenders:
         contender.wake()
-        contender.measure(network.payloads[0], concurrency, 1)
+        contender.warm_up(network.payloads, concurrency)
         contender.rest()
     for number in range(rounds):
         first = number % len(contenders)
