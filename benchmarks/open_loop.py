@@ -6,7 +6,7 @@
 Arrivals are Poisson (or evenly spaced with `--even`), and latency counts from the time a request was meant
 to be sent, so that neither a slow answer nor a slow client hides a delay. Connections are opened before, kept
 and reused; a request that finds none free waits for one. Prints one JSON object: what was sent, and the
-answers by status with their latencies in milliseconds; `late_ms` is how far behind its schedule the client was.
+answers by status with their latencies in milliseconds; `late_ms` is how late the client itself was.
 While it waits for a time that is near it does not sleep, so give it a core of its own.
 """
 

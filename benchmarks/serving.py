@@ -51,6 +51,7 @@ NETWORKS = ("resnet18", "digits")
 _RESIZE = {"resnet18": 256}  # images are cropped from this, as in the usual evaluation
 _MAX_BATCH = {"resnet18": 8}  # what peers batch; PEERS' best for eager networks of this size, as for ours
 _SHIPPED = "digits"
+_DISTURBED = 0.2  # cores that other work takes
 _QUICK_WHERE_SLOW = ("foldserve", "in-process", "batched-folded")
 
 
@@ -118,7 +119,7 @@ def _measure(network: Network, samples: Samples, arguments: argparse.Namespace) 
     try:
         _print_rest(contenders)
         for concurrency in arguments.concurrency:
-            for sample in _rounds(network, contenders, concurrency, arguments.rounds):
+            for sample in _rounds(network, contenders, concurrency, arguments):
                 samples.all.append(sample)
             for payload in network.payloads:
                 cell = Cell(network.name, payload.name, concurrency)
@@ -154,18 +155,31 @@ def _can(do: Callable[[], None], name: str) -> bool:
     return True
 
 
-def _rounds(network: Network, contenders: list[Contender], concurrency: int, rounds: int) -> Iterator[Sample]:
+def _rounds(
+    network: Network, contenders: list[Contender], concurrency: int, arguments: argparse.Namespace
+) -> Iterator[Sample]:
     """Every payload for every contender in each round; each round begins with another contender."""
     for contender in contenders:
         contender.wake()
         contender.warm_up(network.payloads, concurrency)
         contender.rest()
-    for number in range(rounds):
+    for number in range(arguments.rounds):
         first = number % len(contenders)
         for payload in network.payloads:
             for contender in contenders[first:] + contenders[:first]:
                 cell = Cell(network.name, payload.name, concurrency)
-                yield _window(contender, payload, cell, number, network.seconds)
+                windows = (
+                    _window(contender, payload, cell, number, network.seconds) for _ in range(arguments.tries)
+                )
+                yield _least_disturbed(windows)
+
+
+def _least_disturbed(windows: Iterator[Sample]) -> Sample:
+    """The first window that other work left alone, or the best of them."""
+    best = next(windows)
+    while best.others > _DISTURBED and (again := next(windows, None)):
+        best = min(best, again, key=lambda sample: sample.others)
+    return best
 
 
 def _window(contender: Contender, payload: Payload, cell: Cell, number: int, seconds: int) -> Sample:
@@ -246,6 +260,12 @@ def _arguments() -> argparse.Namespace:
     add("--contenders", type=_listed(str), default=list(CONTENDERS))
     add("--against", help="the contender of the last column (default: in-process; bare for digits)")
     add("--rounds", type=int, default=5)
+    add(
+        "--tries",
+        type=int,
+        default=1,
+        help="at a window that other work disturbs; the least disturbed counts",
+    )
     add("--seconds", type=int, default=2, help="of a window; twice that for networks that are slow")
     add("--server-cores", type=_cores, default=tuple(own[1:4]), help="such as 1-3 or 1,2,3 (default)")
     add("--load-core", type=int, default=own[0])
