@@ -104,9 +104,9 @@ def _network(name: str, folder: Path, arguments: argparse.Namespace) -> Network:
         max_batch=_MAX_BATCH.get(name, stored.manifest.serving.max_batch),
         server_cores=arguments.server_cores,
         load_core=arguments.load_core,
-        workers=arguments.workers,
+        workers=arguments.workers or _workers(),
         is_slow=is_slow,
-        flags=tuple(arguments.flags.split()),
+        flags=(*arguments.flags.split(), *_workers_flag(arguments)),
     )
     # Images of 224 and 500 pixels say something about networks that take such images.
     wanted = [p for p in arguments.payloads if is_slow or not p.startswith("jpeg")]
@@ -220,7 +220,7 @@ def _print_head(arguments: argparse.Namespace) -> None:
     cores = ",".join(map(str, arguments.server_cores))
     print(
         f"server on cores {cores}, load on core {arguments.load_core}; {arguments.rounds} rounds; "
-        f"{arguments.workers} HTTP worker(s) for peers that have several; "
+        f"{arguments.workers or _workers()} HTTP worker(s) for peers that have several; "
         f"load average {os.getloadavg()[0]:.2f}\n"
     )
     for name in arguments.contenders:
@@ -269,7 +269,7 @@ def _arguments() -> argparse.Namespace:
     add("--seconds", type=int, default=2, help="of a window; twice that for networks that are slow")
     add("--server-cores", type=_cores, default=tuple(own[1:4]), help="such as 1-3 or 1,2,3 (default)")
     add("--load-core", type=int, default=own[0])
-    add("--workers", type=int, default=_workers(), help="HTTP processes of the peers that have several")
+    add("--workers", type=int, help="HTTP processes of foldserve and of the peers that have several")
     add("--flags", default="", help="more flags of foldserve serve, in one word")
     add(
         "--overload",
@@ -291,9 +291,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _workers() -> int:
-    """As many as foldserve starts where nobody asks for a number; it says so in its settings."""
+    """As many as foldserve starts where nobody asks for a number; 1 where its settings do not say."""
     field = Settings.model_fields.get("workers")
     return int(field.default) or 1 if field else 1
+
+
+def _workers_flag(arguments: argparse.Namespace) -> tuple[str, ...]:
+    has_some = "workers" in Settings.model_fields
+    return (f"--workers={arguments.workers}",) if arguments.workers and has_some else ()
 
 
 def _listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
