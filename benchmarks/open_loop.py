@@ -4,9 +4,10 @@
         --body FILE [--media-type application/octet-stream] [--seconds 5] [--core 0]
 
 Arrivals are Poisson (or evenly spaced with `--even`), and latency counts from the time a request was meant
-to be sent, so that neither a slow answer nor a slow client hides a delay. Connections are kept and reused;
-a request that finds none free opens one. Prints one JSON object: what was sent, and the answers by status
-with their latencies in milliseconds. `late_ms` says how far behind its own schedule the client was.
+to be sent, so that neither a slow answer nor a slow client hides a delay. Connections are opened before, kept
+and reused; a request that finds none free waits for one. Prints one JSON object: what was sent, and the
+answers by status with their latencies in milliseconds; `late_ms` is how late the client itself was.
+While it waits for a time that is near it does not sleep, so give it a core of its own.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import json
 import os
 import random
 import re
-import resource
-from collections import defaultdict
+import time
+from collections import defaultdict, deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -45,7 +46,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def send(self, request: bytes, meant: float) -> None:
-        """Send a request that was meant to be sent at `meant`, in the event loop's time."""
+        """Send a request that was meant to be sent at `meant`."""
         self._meant = meant
         self._transport.write(request)
 
@@ -63,12 +64,11 @@ class Connection(asyncio.Protocol):
         if _CLOSES.search(head):
             self._transport.close()
         else:
-            self._loop.idle.append(self)
+            self._loop.freed(self)
 
     def connection_lost(self, _: Exception | None) -> None:
-        if self in self._loop.idle:
-            self._loop.idle.remove(self)
         self._answered("closed")
+        self._loop.lost(self)
 
     def _answered(self, status: str) -> None:
         if self._meant is not None:
@@ -79,34 +79,36 @@ class Connection(asyncio.Protocol):
 class Loop:
     """The schedule, the connections, and what came back."""
 
-    def __init__(self, url: str, request: bytes, warm_up_s: float) -> None:
+    def __init__(self, url: str, request: bytes, warm_up_s: float, most: int) -> None:
         parts = urlsplit(url)
-        self._host, self._port = parts.hostname, parts.port
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._request = request
         self._warm_up_s = warm_up_s
-        # The mutable state, changed on the event loop only.
-        self.idle: list[Connection] = []
+        self._most = most
+        # The mutable state, changed on the event loop only. A loop's own clock counts whole milliseconds in
+        # uvloop, so that all times are the system's.
+        self._idle: list[Connection] = []
+        self._waiting: deque[float] = deque()
+        self._open = 0
         self._counted_from = 0.0
         self._pending = 0
         self._sent = 0
-        self._opened = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
         self._late_ms: list[float] = []
         self._latencies_ms: dict[str, list[float]] = defaultdict(list)
 
     async def run(self, gaps: Iterator[float], seconds: float, patience_s: float) -> dict[str, Any]:
         """Send for so long, wait for what is left, and say what happened."""
-        now = asyncio.get_running_loop().time
-        meant = now()
+        await asyncio.gather(*(self._connect() for _ in range(self._most)))
+        meant = time.monotonic()
         self._counted_from = meant + self._warm_up_s
         until = self._counted_from + seconds
         while meant < until:
-            if (ahead := meant - now()) > 0:
-                await asyncio.sleep(ahead)
-            self._send(meant, now())
+            await _reach(meant)
+            self._ask(meant)
             meant += next(gaps)
-        last = now() + patience_s
-        while self._pending and now() < last:  # noqa: ASYNC110 - the load is what has to be light
+        last = time.monotonic() + patience_s
+        while self._pending and time.monotonic() < last:  # noqa: ASYNC110 - nobody is left to wake it
             await asyncio.sleep(0.01)
         return self._said(seconds)
 
@@ -114,30 +116,51 @@ class Loop:
         """Count an answer, or `closed` where the connection ended without one."""
         self._pending -= 1
         if meant >= self._counted_from:
-            took = asyncio.get_running_loop().time() - meant
-            self._latencies_ms[status].append(1000 * took)
+            self._latencies_ms[status].append(1000 * (time.monotonic() - meant))
 
-    def _send(self, meant: float, now: float) -> None:
+    def freed(self, connection: Connection) -> None:
+        """Take a connection back, for whoever waits the longest."""
+        if self._waiting:
+            connection.send(self._request, self._waiting.popleft())
+        else:
+            self._idle.append(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a connection, and open one where somebody waits."""
+        self._open -= 1
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting:
+            self._connect_soon()
+
+    def _ask(self, meant: float) -> None:
         self._pending += 1
         if meant >= self._counted_from:
             self._sent += 1
-            self._late_ms.append(1000 * max(0.0, now - meant))
-        if self.idle:
-            self.idle.pop().send(self._request, meant)
+            self._late_ms.append(1000 * (time.monotonic() - meant))
+        if self._idle:
+            self._idle.pop().send(self._request, meant)
             return
-        task = asyncio.ensure_future(self._open(meant))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._waiting.append(meant)
+        if self._open < self._most:
+            self._connect_soon()
 
-    async def _open(self, meant: float) -> None:
-        self._opened += 1
+    def _connect_soon(self) -> None:
+        task = asyncio.ensure_future(self._connect())
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _connect(self) -> None:
+        self._open += 1
         loop = asyncio.get_running_loop()
         try:
             _, made = await loop.create_connection(lambda: Connection(self), self._host, self._port)
         except OSError:
-            self.answered("refused connection", meant)
+            self._open -= 1
+            if self._waiting:
+                self.answered("refused connection", self._waiting.popleft())
             return
-        made.send(self._request, meant)
+        self.freed(made)
 
     def _said(self, seconds: float) -> dict[str, Any]:
         answered = sum(map(len, self._latencies_ms.values()))
@@ -145,7 +168,7 @@ class Loop:
             "seconds": seconds,
             "sent": self._sent,
             "unanswered": self._sent - answered,
-            "connections": self._opened,
+            "connections": self._most,
             "late_ms": {"p50": percentile(self._late_ms, 0.5), "p99": percentile(self._late_ms, 0.99)},
             "answers": {
                 status: {
@@ -156,6 +179,13 @@ class Loop:
                 for status, ms in sorted(self._latencies_ms.items())
             },
         }
+
+
+async def _reach(moment: float) -> None:
+    """Wait until then; at the least, answers that are there are read."""
+    await asyncio.sleep(0)
+    while (ahead := moment - time.monotonic()) > 0:  # noqa: ASYNC110 - no timer is as exact
+        await asyncio.sleep(ahead - 0.002 if ahead > 0.003 else 0)
 
 
 def poisson(rate: float) -> Iterator[float]:
@@ -184,8 +214,6 @@ def main() -> None:
     arguments = _arguments()
     if arguments.core is not None:
         os.sched_setaffinity(0, [arguments.core])
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65536), most))
     import uvloop
 
     request = post(arguments.url, arguments.media_type, arguments.body.read_bytes())
@@ -193,7 +221,7 @@ def main() -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
         async def run() -> dict[str, Any]:
-            loop = Loop(arguments.url, request, arguments.warm_up)
+            loop = Loop(arguments.url, request, arguments.warm_up, arguments.connections)
             return await loop.run(gaps, arguments.seconds, arguments.patience)
 
         print(json.dumps(runner.run(run())))
@@ -210,6 +238,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--warm-up", type=float, default=1.0, help="seconds before that, not counted")
     parser.add_argument("--patience", type=float, default=30.0, help="seconds to wait for the last answers")
+    parser.add_argument("--connections", type=int, default=256)
     parser.add_argument("--even", action="store_true", help="evenly spaced arrivals in place of Poisson's")
     parser.add_argument("--core", type=int, help="the core to run on")
     return parser.parse_args()

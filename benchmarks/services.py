@@ -106,6 +106,10 @@ class Contender:
             note_arrivals=self.bench.is_slow,
         )
 
+    def warm_up(self, payloads: list[Payload], concurrency: int) -> None:
+        """Whatever it does once for a load of this size: pools, batches."""
+        self.measure(payloads[0], concurrency, 1)
+
     def rest(self) -> None:
         """Leave the cores to others."""
         process_tree.settle(self.pid)
@@ -211,6 +215,10 @@ class InProcess(Contender):
             batch * len(times),
             0,
         )
+
+    def warm_up(self, payloads: list[Payload], concurrency: int) -> None:  # noqa: ARG002 - it has no connections
+        for payload in payloads:
+            self._best_batch(payload.dtype)
 
     def _best_batch(self, dtype: str) -> int:
         if dtype not in self._best:
