@@ -151,7 +151,8 @@ from service.settings import Settings
 
 async def main():
     order = Order(settings=Settings(models="deaf"), number=3, counts=Path("/nowhere"))
-    child = await Child.start({BEGUN!r}, order, ())
+    child = await Child.start({BEGUN!r})
+    child.tell(order.message(()))
     assert (await asyncio.to_thread(child.control.receive)) is not None
     print(child.pid, flush=True)
     time.sleep(3600)
