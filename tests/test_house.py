@@ -68,9 +68,10 @@ ARROWS: dict[str, set[str]] = {
     "engine.placement": {"plan.cores", "settings"},
     "engine.child": {"engine.control", "settings"},
     "engine.supervisor": {
-        *("engine.arena", "engine.backoff", "engine.board", "engine.card", "engine.child"),
-        *("engine.control", "engine.placement", "engine.watch", "settings", "telemetry"),
+        *("engine.backoff", "engine.board", "engine.card", "engine.child", "engine.control"),
+        *("engine.placement", "engine.roster", "engine.watch", "settings", "telemetry"),
     },
+    "engine.roster": {"engine.arena", "engine.board", "engine.card", "engine.child", "engine.control"},
     "engine.watch": {"engine.board"},
     "engine.__main__": {
         *("engine.allocator", "engine.board", "engine.child", "engine.engine"),
