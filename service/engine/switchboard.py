@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from service.engine.arena import Arena
-from service.engine.control import Kind, Message
+from service.engine.control import Kind, Message, close_all
 from service.engine.doorbell import Cancel, MalformedRecord, Outcome, Reply
 from service.engine.link import Link
 from service.engine.linked_job import LinkedJob, linked_job
@@ -76,6 +76,8 @@ class Switchboard:
             os.close(memory)
             self._jobs[link] = {}
             self._poll.register(link, selectors.EVENT_READ)
+        else:
+            close_all(message)
 
     def _hear_link(self, link: Link) -> None:
         try:
@@ -99,6 +101,9 @@ class Switchboard:
             return
         if record.ticket in jobs:
             raise MalformedRecord(f"ticket {record.ticket} twice")
+        # A job has slots of its own until its worker has read the reply.
+        if len(jobs) + link.unsent >= link.arena.slots:
+            raise MalformedRecord("more jobs than its arena holds")
         job = jobs[record.ticket] = linked_job(link, record, self._models)
         self._queue.submit(job)
 
