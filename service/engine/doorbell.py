@@ -26,6 +26,8 @@ _RING = struct.Struct("<HBBIQIIdd")
 # version, kind, -, rows of the batch, ticket, seconds in the queue, seconds of computing
 _REPLY = struct.Struct("<HBxIQdd")
 
+REPLY_BYTES = _REPLY.size
+
 _JOB, _CANCEL = 1, 2
 
 

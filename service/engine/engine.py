@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("foldserve.engine")
 
-_HEARTBEAT_S = 0.25
+_HEARTBEAT_S = 1.0
 
 
 class Engine:
@@ -57,6 +57,7 @@ class Engine:
         self._plans: dict[ModelKey, Plan] = {}
         self._models: list[ModelFacts] = []
         self._switchboard = Switchboard(control, self._queue, self._models)
+        self._heartbeat_s = min(_HEARTBEAT_S, settings.hang_timeout_s / 4)
 
     def run(self) -> None:
         """Load, then serve; raises what a model or a setting is refused for."""
@@ -70,6 +71,7 @@ class Engine:
             self._board.engine.beat()
             self._switchboard.hear(patience_s)
             patience_s = self._step()
+        self._switchboard.close()
 
     # --- loading
 
@@ -114,13 +116,13 @@ class Engine:
         """Run the next batch, if there is one now; how long the engine may then wait for more."""
         decision = self._queue.next(time.monotonic())
         for job in decision.dropped:
-            self._switchboard.reply(job, Outcome.CANCELLED if job.cancelled else Outcome.LATE)
+            self._drop(job)
         if decision.run:
             self._run(decision.run)
             return 0.0
         self._switchboard.flush()
         self._board.engine.rows = 0
-        return _HEARTBEAT_S if decision.wait_s is None else min(decision.wait_s, _HEARTBEAT_S)
+        return self._heartbeat_s if decision.wait_s is None else min(decision.wait_s, self._heartbeat_s)
 
     def _run(self, batch: Sequence[Part[LinkedJob]]) -> None:
         """Run one batch; where it fails, run every part of it alone, so that a bad one fails alone."""
@@ -130,13 +132,24 @@ class Engine:
             log.exception("a batch of %d jobs failed", len(batch))
             if len(batch) > 1:
                 for part in batch:
-                    self._run([part])
+                    self._run_alone(part)
                 return
             job = batch[0].job
             self._queue.withdraw(job)
             self._switchboard.reply(job, Outcome.FAILED)
             self._switchboard.flush()
             self._require_health(job)
+
+    def _run_alone(self, part: Part[LinkedJob]) -> None:
+        self._board.engine.beat()
+        if part.job.is_dead(time.monotonic()):
+            self._queue.withdraw(part.job)
+            self._drop(part.job)
+        else:
+            self._run([part])
+
+    def _drop(self, job: LinkedJob) -> None:
+        self._switchboard.reply(job, Outcome.LATE)
 
     def _answer(self, batch: Sequence[Part[LinkedJob]]) -> None:
         key, started = batch[0].job.lane.key, time.monotonic()

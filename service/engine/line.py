@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import time
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from service.engine.arena import Arena
     from service.engine.doorbell import Reply
+
+log = logging.getLogger("foldserve")
 
 _READ_BYTES = 1 << 18
 
@@ -149,17 +152,23 @@ class Line:
     def _hear(self) -> None:
         try:
             received = self._end.recv(_READ_BYTES)
-            replies = list(self._replies.records(received))
+            for reply in self._replies.records(received):
+                self._take(reply)
         except BlockingIOError:
             return
-        except (ConnectionError, MalformedRecord):
+        except ConnectionError:
+            received = b""
+        except MalformedRecord as malformed:
+            log.error("the engine is hung up on: %s", str(malformed))  # noqa: TRY400 - no bug of this process
             received = b""
         if not received:
             self.close()
-            return
-        for reply in replies:
-            run, replied, _ = self._waiting.pop(reply.ticket)
-            run.settle()
-            run.release()
-            if not replied.done():
-                replied.set_result(reply)
+
+    def _take(self, reply: Reply) -> None:
+        if reply.ticket not in self._waiting:
+            raise MalformedRecord(f"a reply to ticket {reply.ticket}, which nobody has")
+        run, replied, _ = self._waiting.pop(reply.ticket)
+        run.settle()
+        run.release()
+        if not replied.done():
+            replied.set_result(reply)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.engine.doorbell import Rings
+from service.engine.doorbell import REPLY_BYTES, Rings
 
 if TYPE_CHECKING:
     import socket
@@ -44,6 +44,11 @@ class Link:
         except ConnectionError:
             return None
         return list(self._rings.records(received)) if received else None
+
+    @property
+    def unsent(self) -> int:
+        """How many replies have not gone yet."""
+        return len(self._unsent) // REPLY_BYTES
 
     def reply(self, reply: Reply) -> None:
         """Say what became of a job, with the next `flush`."""

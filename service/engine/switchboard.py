@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from service.engine.arena import Arena
-from service.engine.control import Kind, Message
+from service.engine.control import Kind, Message, close_all
 from service.engine.doorbell import Cancel, MalformedRecord, Outcome, Reply
 from service.engine.link import Link
 from service.engine.linked_job import LinkedJob, linked_job
@@ -47,6 +47,7 @@ class Switchboard:
 
     def hear(self, patience_s: float) -> None:
         """Take everything that has come; where nothing has, wait for it so long at most."""
+        self.flush()
         for descriptor, event in self._poll.poll(patience_s):
             link = self._links.get(descriptor)
             if link is None:
@@ -58,7 +59,7 @@ class Switchboard:
                 self._hear_link(link)
 
     def reply(self, job: LinkedJob, outcome: Outcome) -> None:
-        """Tell a job's worker what became of it, with the next `flush`; a link that is gone needs none."""
+        """Tell a job's worker what became of it, with the next `flush` or `hear`; a link that is gone needs none."""
         if self._jobs.get(job.link, {}).pop(job.ticket, None) is not None:
             job.link.reply(Reply(job.ticket, outcome, job.batch_rows, job.queue_s, job.compute_s))
             self._unsent.add(job.link)
@@ -69,6 +70,13 @@ class Switchboard:
             if not link.flush():
                 self._poll.modify(link, select.EPOLLIN | select.EPOLLOUT)
         self._unsent.clear()
+
+    def close(self) -> None:
+        """Send what can be sent, and hang up on all."""
+        self.flush()
+        for link in list(self._jobs):
+            self._hang_up(link)
+        self._poll.close()
 
     def _hear_control(self) -> None:
         message = self._control.receive()
@@ -83,6 +91,8 @@ class Switchboard:
             self._jobs[link] = {}
             self._links[link.fileno()] = link
             self._poll.register(link, select.EPOLLIN)
+        else:
+            close_all(message)
 
     def _hear_link(self, link: Link) -> None:
         try:
@@ -106,6 +116,9 @@ class Switchboard:
             return
         if record.ticket in jobs:
             raise MalformedRecord(f"ticket {record.ticket} twice")
+        # A job has slots of its own until its worker has read the reply.
+        if len(jobs) + link.unsent >= link.arena.slots:
+            raise MalformedRecord("more jobs than its arena holds")
         job = jobs[record.ticket] = linked_job(link, record, self._models)
         self._queue.submit(job)
 

@@ -1,316 +1,471 @@
-"""The engine: it loads the store, runs batches, lets a bad job fail alone, and tells how it ended."""
+"""The engine: it loads the store, runs batches, lets a bad job fail alone, and ends as it is told."""
 
 from __future__ import annotations
 
-import asyncio
+import gc
+import logging
+import os
 import shutil
-import threading
 import time
-from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from service.batching.batcher import Batcher
-from service.engine.protocol import Message, ModelLoaded, Ready, Stopped
 
-from service.batching.job import Answer, Job, ModelKey
 from service.engine import card as cards
-from service.engine.client import EngineClient
-from service.engine.engine import Engine
-from service.errors import (
-    Draining,
-    EngineFailed,
-    FoldserveError,
-    InvalidConfiguration,
-    InvalidWeights,
-    UnknownModel,
+from service.engine.control import Kind, Message
+from service.engine.doorbell import Cancel, Outcome, Ring
+from service.errors import FoldserveError, InvalidConfiguration, InvalidWeights, UnknownModel
+from tests.engine.house import DIGITS, SHIPPED, House, Plan, let_time_pass
+from tests.engine.peer import (
+    HANG_S,
+    Peer,
+    hears,
+    is_quiet,
+    mapped_arenas,
+    open_descriptors,
+    random_pixels,
+    until,
 )
-from service.settings import Settings
-from service.store.model_store import ModelStore
-from service.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from torch import Tensor
 
-SHIPPED = Path(__file__).parents[2] / "model_store"
-DIGITS = ModelKey("digits", 1)
-HANG_S = 120.0
-
-
-class Announced:
-    """What an engine has announced, and when that is the end of it."""
-
-    def __init__(self) -> None:
-        self.messages: deque[Message] = deque()
-        self.settled = threading.Event()
-        self.stopped = threading.Event()
-
-    def __call__(self, message: Message) -> None:
-        self.messages.append(message)
-        if isinstance(message, (Ready, Stopped)):
-            self.settled.set()
-        if isinstance(message, Stopped):
-            self.stopped.set()
-
-    def failure(self) -> Exception | None:
-        assert self.stopped.wait(HANG_S)
-        last = self.messages[-1]
-        assert isinstance(last, Stopped)
-        return last.failure
-
-    def __repr__(self) -> str:
-        return " ".join(type(message).__name__ for message in self.messages)
-
-
-class House:
-    """An engine with what it needs."""
-
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.settings = Settings(model_store=folder, device=settings.pop("device", "cpu"), **settings)
-        self.batcher = Batcher(self.settings.limits)
-        self.telemetry = Telemetry()
-        self.announced = Announced()
-        self.engine = Engine(ModelStore(folder), self.settings, self.batcher, self.telemetry, self.announced)
-
-    def start(self) -> House:
-        self.engine.start()
-        assert self.announced.settled.wait(HANG_S)
-        return self
-
-    def stop(self) -> Exception | None:
-        self.batcher.close()
-        failure = self.announced.failure()
-        assert self.engine.join(HANG_S)
-        return failure
-
-
-class Plan:
-    """Stands in a real plan's place: hangs until told to go, fails for poison, else asks it."""
-
-    POISON = 13
-
-    def __init__(self, real: Callable[[Tensor], Tensor]) -> None:
-        self.real = real
-        self.go = threading.Event()
-        self.entered = threading.Semaphore(0)
-        self.batches: list[int] = []
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        self.batches.append(len(rows))
-        self.entered.release()
-        assert self.go.wait(HANG_S)
-        if (rows == self.POISON).flatten(1).all(1).any():
-            raise RuntimeError("the device fell over")
-        return self.real(rows)
-
-
-class Caller:
-    """Waits for the outcome of one job."""
-
-    def __init__(self, pixels: np.ndarray, key: ModelKey = DIGITS) -> None:
-        self.heard: list[Answer | FoldserveError] = []
-        self._come = threading.Event()
-        self.job = Job(key, pixels, self._reply, arrived=time.monotonic())
-
-    def _reply(self, outcome: Answer | FoldserveError) -> None:
-        self.heard.append(outcome)
-        self._come.set()
-
-    def outcome(self) -> Answer | FoldserveError:
-        assert self._come.wait(HANG_S)
-        return self.heard[0]
-
-    def answer(self) -> Answer:
-        outcome = self.outcome()
-        assert isinstance(outcome, Answer), outcome
-        return outcome
-
-
-def random_pixels(rows: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (rows, 1, 8, 8)).astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[House]:
-    """One engine with the shipped digits model, for all tests that leave it as it was."""
-    house = House(SHIPPED, models="digits").start()
-    yield house
-    assert house.stop() is None
+POISON = np.full((1, 1, 8, 8), Plan.POISON, np.uint8)
 
 
 @pytest.fixture
-def plan(shared: House) -> Iterator[Plan]:
-    """The shared engine's plan for digits, replaced by a stand-in for one test."""
-    real = shared.engine._plans[DIGITS]
-    stand_in = Plan(real)
-    shared.engine._plans[DIGITS] = stand_in  # type: ignore[assignment]  # what the engine needs of it
-    yield stand_in
-    stand_in.go.set()
-    shared.engine._plans[DIGITS] = real
+def peer(shared: House) -> Iterator[Peer]:
+    """A worker with a link to the shared engine; afterwards the engine has nothing left of anybody."""
+    made = shared.peer()
+    until(lambda: len(shared.engine._switchboard._jobs) == 1)
+    yield made
+    made.close()
+    until(lambda: not shared.engine._switchboard._jobs)
+    assert shared.engine._queue.waiting_rows == 0
 
 
-def together(house: House, plan: Plan, *callers: Caller) -> None:
-    """Let the engine compute these in one batch, by letting them wait behind another."""
-    blocker = Caller(random_pixels(1))
-    house.batcher.submit(blocker.job)
-    assert plan.entered.acquire(timeout=HANG_S)
-    for caller in callers:
-        house.batcher.submit(caller.job)
-    plan.go.set()
-    blocker.answer()
+def expected(plan: Any, pixels: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        answer: np.ndarray = plan(torch.from_numpy(pixels)).numpy()
+    return answer
+
+
+def require_close(given: np.ndarray, wanted: np.ndarray) -> None:
+    np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-4)
+
+
+def block(peer: Peer, plan: Plan) -> int:
+    """Give the engine something to hang over, so that what is rung now waits together."""
+    ticket = peer.ring(random_pixels(1))
+    plan.wait_until_entered()
+    return ticket
 
 
 # A life without trouble
 
 
-def test_models_are_announced_before_the_engine_is_ready(shared: House) -> None:
-    assert repr(shared.announced) == "ModelLoaded Ready"
-    loaded = shared.announced.messages[0]
-    assert isinstance(loaded, ModelLoaded)
-    assert cards.read(loaded.card).key == DIGITS
+def test_models_are_told_of_before_the_engine_is_ready(shared: House) -> None:
+    assert repr(shared) == "CARD READY"
+    card, ready = shared.said
+    assert (card.number, ready.descriptors) == (0, ())
+    assert cards.read(card.descriptors[0]).key == DIGITS
 
 
-def test_a_job_gets_what_the_plan_computes_for_its_rows(shared: House) -> None:
-    caller = Caller(random_pixels(3))
-    shared.batcher.submit(caller.job)
-    answer = caller.answer()
-    expected = shared.engine._plans[DIGITS](torch.from_numpy(random_pixels(3))).numpy()
-    np.testing.assert_allclose(answer.rows, expected, rtol=1e-4, atol=1e-4)
-    assert (answer.rows.dtype.name, answer.rows.shape, answer.batch_rows) == ("float32", (3, 10), 3)
-    assert answer.compute_s > 0
+def test_a_job_gets_what_the_plan_computes_for_its_rows(shared: House, peer: Peer) -> None:
+    pixels = random_pixels(3)
+    outputs, reply = peer.answer(peer.ring(pixels))
+    require_close(outputs, expected(shared.engine._plans[DIGITS], pixels))
+    assert reply.batch_rows == 3
+    assert 0 <= reply.queue_s < HANG_S
+    assert 0 < reply.compute_s < HANG_S
 
 
-def test_rows_may_be_a_read_only_unaligned_view_of_a_body(shared: House) -> None:
-    floats = np.random.default_rng(0).normal(size=(2, 1, 8, 8)).astype(np.float32)
-    view = np.frombuffer(b"x" + floats.tobytes(), np.dtype("<f4"), offset=1).reshape(floats.shape)
-    assert not view.flags.writeable
-    assert not view.flags.aligned
-    odd, plain = Caller(view), Caller(floats)
-    for caller in (odd, plain):
-        shared.batcher.submit(caller.job)
-    np.testing.assert_allclose(odd.answer().rows, plain.answer().rows, rtol=1e-4, atol=1e-4)
+def test_to_compute_rows_leaves_them_as_they_are(peer: Peer) -> None:
+    for rows in (random_pixels(5), np.linspace(-1, 1, 320, dtype=np.float32).reshape(5, 1, 8, 8)):
+        ticket = peer.ring(rows)
+        peer.answer(ticket)
+        np.testing.assert_array_equal(peer.laid[ticket].inputs, rows)
 
 
-def test_a_batch_of_many_jobs_gives_each_its_own_rows(shared: House, plan: Plan) -> None:
-    callers = [Caller(random_pixels(1 + n % 3, seed=n)) for n in range(9)]
-    together(shared, plan, *callers)
-    for number, caller in enumerate(callers):
-        answer = caller.answer()
-        expected = plan.real(torch.from_numpy(random_pixels(1 + number % 3, seed=number))).numpy()
-        np.testing.assert_allclose(answer.rows, expected, rtol=1e-4, atol=1e-4)
-        assert answer.batch_rows == 18
-    assert plan.batches == [1, 18]
+def test_a_batch_of_many_jobs_of_several_workers_gives_each_its_own_rows(
+    shared: House, peer: Peer, plan: Plan
+) -> None:
+    other = shared.peer(1)
+    blocker = block(peer, plan)
+    tickets = [(each, n, each.ring(random_pixels(1 + n % 3, n))) for n in range(9) for each in (peer, other)]
+    plan.go.set()
+    peer.answer(blocker)
+    for each, number, ticket in tickets:
+        outputs, reply = each.answer(ticket)
+        require_close(outputs, expected(plan.real, random_pixels(1 + number % 3, number)))
+        assert reply.batch_rows == 36
+    assert plan.batches == [1, 36]
+    other.close()
 
 
-def test_a_job_larger_than_a_batch_is_answered_whole(shared: House) -> None:
-    caller = Caller(random_pixels(150))
-    shared.batcher.submit(caller.job)
-    assert caller.answer().rows.shape == (150, 10)
+def test_pixels_and_network_inputs_that_wait_together_run_apart(peer: Peer, plan: Plan) -> None:
+    floats = np.linspace(-1, 1, 192, dtype=np.float32).reshape(3, 1, 8, 8)
+    blocker = block(peer, plan)
+    tickets = [peer.ring(rows) for rows in (random_pixels(2), floats, random_pixels(1, 1), floats[:1])]
+    plan.go.set()
+    peer.answer(blocker)
+    answers = {reply.ticket: reply for reply in (peer.reply() for _ in tickets)}
+    assert [answers[ticket].batch_rows for ticket in tickets] == [3, 4, 3, 4]
+    assert plan.batches == [1, 3, 4]
+    require_close(peer.laid[tickets[1]].outputs, expected(plan.real, floats))
+    require_close(peer.laid[tickets[2]].outputs, expected(plan.real, random_pixels(1, 1)))
 
 
-def test_a_computed_batch_is_counted(shared: House) -> None:
+def test_a_job_larger_than_a_batch_is_answered_whole_and_in_order(peer: Peer, plan: Plan) -> None:
+    plan.go.set()
+    pixels = random_pixels(150)
+    outputs, reply = peer.answer(peer.ring(pixels))
+    require_close(outputs, expected(plan.real, pixels))
+    assert plan.batches == [64, 64, 22]
+    assert reply.batch_rows == 64
+    assert reply.compute_s > 0
+
+
+def test_others_join_the_last_part_of_a_large_job(peer: Peer, plan: Plan) -> None:
+    blocker = block(peer, plan)
+    large, small = peer.ring(random_pixels(150)), peer.ring(random_pixels(2, 1))
+    plan.go.set()
+    peer.answer(blocker)
+    require_close(peer.answer(large)[0], expected(plan.real, random_pixels(150)))
+    require_close(peer.answer(small)[0], expected(plan.real, random_pixels(2, 1)))
+    assert plan.batches == [1, 64, 64, 24]
+
+
+def test_a_computed_batch_is_counted(shared: House, peer: Peer) -> None:
     def rows() -> float:
-        return (
-            shared.telemetry.registry.get_sample_value(
-                "foldserve_rows_total", {"model": "digits", "version": "1"}
-            )
-            or 0.0
-        )
+        labels = {"model": "digits", "version": "1"}
+        return shared.telemetry.registry.get_sample_value("foldserve_rows_total", labels) or 0.0
 
     before = rows()
-    caller = Caller(random_pixels(5))
-    shared.batcher.submit(caller.job)
-    caller.answer()
+    peer.answer(peer.ring(random_pixels(5)))
     assert rows() - before == 5
 
 
-def test_the_client_and_the_engine_work_together(tmp_path: Path) -> None:
-    async def main() -> Answer:
-        house = House(SHIPPED, models="digits", max_batch=2)
-        client = EngineClient(house.batcher)
-        house.engine._announce = client.hear
-        house.engine.start()
-        await asyncio.wait_for(client.is_ready.wait(), HANG_S)
-        assert client.card("digits").facts.max_batch == 2
-        answers = await asyncio.gather(*(client.infer(DIGITS, random_pixels(1), HANG_S) for _ in range(8)))
-        house.batcher.close()
-        await asyncio.wait_for(client.stopped.wait(), HANG_S)
-        assert (client.state, client.failure) == ("stopped", None)
-        assert await asyncio.to_thread(house.engine.join, HANG_S)
-        return answers[0]
+def test_the_board_says_what_runs_and_that_the_engine_lives(shared: House, peer: Peer, plan: Plan) -> None:
+    ticket = peer.ring(random_pixels(7))
+    plan.wait_until_entered()
+    assert shared.board.engine.rows == 7
+    before = shared.board.engine.alive_at
+    plan.go.set()
+    peer.answer(ticket)
+    until(lambda: not shared.board.engine.rows)
+    until(lambda: shared.board.engine.alive_at > before + 1)  # though nothing waits
+    assert not shared.board.engine.is_silent(HANG_S)
 
-    assert asyncio.run(main()).rows.shape == (1, 10)
+
+@pytest.mark.parametrize(("hang_timeout_s", "longest_s"), [(60.0, 1.0), (4.0, 1.0), (1.0, 0.25)])
+def test_an_engine_with_nothing_to_do_sleeps_no_longer_than_it_may_be_silent(
+    hang_timeout_s: float, longest_s: float
+) -> None:
+    idle = House(hang_timeout_s=hang_timeout_s)
+    idle.discard()
+    assert idle.engine._step() == longest_s
+
+
+def test_after_loading_no_collection_looks_at_what_stays(shared: House) -> None:
+    assert gc.get_freeze_count() > 100_000
+
+
+# Jobs that nobody waits for
+
+
+def test_a_job_that_is_cancelled_while_it_waits_is_not_computed(peer: Peer, plan: Plan) -> None:
+    blocker = block(peer, plan)
+    gone, stays = peer.ring(random_pixels(3)), peer.ring(random_pixels(2))
+    peer.cancel(gone)
+    plan.go.set()
+    peer.answer(blocker)
+    assert peer.outcome(gone) is Outcome.CANCELLED
+    peer.answer(stays)
+    assert plan.batches == [1, 2]
+
+
+def test_a_job_whose_deadline_passes_while_it_waits_is_not_computed(peer: Peer, plan: Plan) -> None:
+    blocker = block(peer, plan)
+    late, stays = peer.lay(random_pixels(3), patience_s=0.05), peer.lay(random_pixels(2))
+    peer.say(late, stays)
+    let_time_pass(late.deadline)
+    plan.go.set()
+    peer.answer(blocker)
+    assert peer.outcome(late.ticket) is Outcome.LATE
+    peer.answer(stays.ticket)
+    assert plan.batches == [1, 2]
+
+
+def test_a_large_job_that_is_cancelled_between_its_parts_is_computed_no_further(
+    peer: Peer, plan: Plan
+) -> None:
+    large = block_with(peer, plan, random_pixels(150))
+    peer.cancel(large)
+    small = peer.ring(random_pixels(2))
+    plan.go.set()
+    assert peer.outcome(large) is Outcome.CANCELLED
+    peer.answer(small)
+    assert plan.batches == [64, 2]
+
+
+def block_with(peer: Peer, plan: Plan, pixels: np.ndarray) -> int:
+    ticket = peer.ring(pixels)
+    plan.wait_until_entered()
+    return ticket
+
+
+def test_a_large_job_whose_deadline_passes_between_its_parts_is_computed_no_further(
+    peer: Peer, plan: Plan
+) -> None:
+    large = peer.lay(random_pixels(150), patience_s=0.5)
+    peer.say(large)
+    plan.wait_until_entered()
+    let_time_pass(large.deadline)
+    plan.go.set()
+    assert peer.outcome(large.ticket) is Outcome.LATE
+    peer.answer(peer.ring(random_pixels(2)))
+    assert plan.batches == [64, 2]
+
+
+def test_a_large_job_of_a_worker_that_dies_between_its_parts_is_computed_no_further(
+    shared: House, peer: Peer, plan: Plan
+) -> None:
+    gc.collect()
+    arenas, descriptors = mapped_arenas(), open_descriptors()
+    dies = shared.peer(1)
+    dies.ring(random_pixels(150))
+    plan.wait_until_entered()
+    dies.close()
+    dies.laid.clear()
+    del dies.arena
+    plan.go.set()
+    peer.answer(peer.ring(random_pixels(2)))
+    assert plan.batches == [64, 2]
+    until(lambda: (mapped_arenas(), open_descriptors()) == (arenas, descriptors))
+
+
+def test_jobs_of_a_worker_that_died_are_dropped_and_its_memory_goes(
+    shared: House, peer: Peer, plan: Plan
+) -> None:
+    gc.collect()
+    arenas, descriptors = mapped_arenas(), open_descriptors()
+    blocker = block(peer, plan)
+    dies = shared.peer(1)
+    for seed in range(5):
+        dies.ring(random_pixels(4, seed))
+    dies.close()
+    dies.laid.clear()
+    del dies.arena
+    plan.go.set()
+    peer.answer(blocker)
+    peer.answer(peer.ring(random_pixels(2)))
+    until(lambda: (mapped_arenas(), open_descriptors()) == (arenas, descriptors))
+    assert sum(plan.batches) in {3, 23}, "dropped, or computed before the end was seen"
 
 
 # Poison
 
 
-def test_a_poisoned_job_fails_alone(shared: House, plan: Plan, caplog: pytest.LogCaptureFixture) -> None:
-    good = [Caller(random_pixels(2, seed=n)) for n in range(3)]
-    bad = Caller(np.full((1, 1, 8, 8), Plan.POISON, np.uint8))
-    together(shared, plan, good[0], bad, *good[1:])
-    failure = bad.outcome()
-    assert repr(failure) == "EngineFailed('the rows could not be computed')"
-    for number, caller in enumerate(good):
-        expected = plan.real(torch.from_numpy(random_pixels(2, seed=number))).numpy()
-        np.testing.assert_allclose(caller.answer().rows, expected, rtol=1e-4, atol=1e-4)
-        assert caller.answer().batch_rows == 2
-    assert plan.batches == [1, 7, 2, 1, 2, 2]
-    assert [len(caller.heard) for caller in (*good, bad)] == [1, 1, 1, 1]
+def test_a_poisoned_job_fails_alone(peer: Peer, plan: Plan, caplog: pytest.LogCaptureFixture) -> None:
+    blocker = block(peer, plan)
+    first = peer.ring(random_pixels(2, 0))
+    bad = peer.ring(POISON)
+    good = [first, *(peer.ring(random_pixels(2, seed)) for seed in (1, 2))]
+    plan.go.set()
+    peer.answer(blocker)
+    replies = {reply.ticket: reply for reply in (peer.reply() for _ in range(4))}
+    assert replies[bad].outcome is Outcome.FAILED
+    for seed, ticket in enumerate(good):
+        assert (replies[ticket].outcome, replies[ticket].batch_rows) == (Outcome.ANSWERED, 2)
+        require_close(peer.laid[ticket].outputs, expected(plan.real, random_pixels(2, seed)))
+    assert plan.batches == [1, 7, 2, 1, 1, 2, 2], (
+        "together, then each alone; one row tells that the device is well"
+    )
+    assert peer.is_silent()
     assert "the device fell over" in caplog.text
 
 
-def test_rows_of_another_shape_fail_alone(shared: House, plan: Plan) -> None:
-    good, bad = Caller(random_pixels(1)), Caller(np.zeros((1, 2, 8, 8), np.uint8))
-    together(shared, plan, bad, good)
-    assert isinstance(bad.outcome(), EngineFailed)
-    assert good.answer().rows.shape == (1, 10)
+def test_twelve_good_jobs_and_a_bad_one_many_times_lose_no_good_one(
+    shared: House, peer: Peer, plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    plan.go.set()
+    for turn in range(20):
+        rows = [random_pixels(1, seed) for seed in range(12)]
+        rows.insert(turn % 13, POISON)
+        laid = [peer.lay(each) for each in rows]
+        peer.say(*laid)
+        outcomes = {reply.ticket: reply.outcome for reply in (peer.reply() for _ in rows)}
+        assert [outcomes[ring.ticket] for ring in laid].index(Outcome.FAILED) == turn % 13
+        assert list(outcomes.values()).count(Outcome.ANSWERED) == 12
+        peer._slots.give(0, peer._slots.taken)
+        peer.laid.clear()
 
 
-def test_an_engine_goes_on_after_a_failed_batch(shared: House, plan: Plan) -> None:
+def test_a_large_job_with_poison_in_a_later_part_fails_as_a_whole_and_alone(peer: Peer, plan: Plan) -> None:
+    pixels = random_pixels(150)
+    pixels[140] = Plan.POISON
+    blocker = block(peer, plan)
+    large, small = peer.ring(pixels), peer.ring(random_pixels(2))
+    plan.go.set()
+    peer.answer(blocker)
+    assert peer.outcome(large) is Outcome.FAILED
+    peer.answer(small)
+    assert plan.batches == [1, 64, 64, 24, 22, 1, 2]
+
+
+def test_a_large_job_with_poison_in_its_first_part_is_computed_no_further(peer: Peer, plan: Plan) -> None:
+    pixels = random_pixels(150)
+    pixels[0] = Plan.POISON
+    plan.go.set()
+    assert peer.outcome(peer.ring(pixels)) is Outcome.FAILED
+    peer.answer(peer.ring(random_pixels(2)))
+    assert plan.batches == [64, 1, 2]
+
+
+def test_an_engine_goes_on_after_a_failed_batch(peer: Peer, plan: Plan) -> None:
     plan.go.set()
     for _ in range(3):
-        bad, good = Caller(np.full((1, 1, 8, 8), Plan.POISON, np.uint8)), Caller(random_pixels(1))
-        shared.batcher.submit(bad.job)
-        assert isinstance(bad.outcome(), EngineFailed)
-        shared.batcher.submit(good.job)
-        good.answer()
+        assert peer.outcome(peer.ring(POISON)) is Outcome.FAILED
+        peer.answer(peer.ring(random_pixels(1)))
 
 
-def test_a_job_that_was_cancelled_while_its_batch_failed_is_not_computed_again(
-    shared: House, plan: Plan
+def test_a_job_whose_deadline_passed_while_its_batch_failed_is_not_computed_again(
+    peer: Peer, plan: Plan
 ) -> None:
-    gone, stays = Caller(random_pixels(3)), Caller(random_pixels(1))
+    blocker = block(peer, plan)
+    late, stays = peer.lay(random_pixels(3), patience_s=0.5), peer.lay(random_pixels(1))
+    peer.say(late, stays)
 
-    def fail_together(rows: Tensor) -> Tensor:
+    def fail_late(rows: Tensor) -> Tensor:
         if len(rows) == 4:
-            gone.job.cancelled = True
+            let_time_pass(late.deadline)
             raise RuntimeError("the device fell over")
         return real(rows)
 
-    real, plan.real = plan.real, fail_together
-    together(shared, plan, gone, stays)
-    assert stays.answer().rows.shape == (1, 10)
-    gone.outcome()
+    real, plan.real = plan.real, fail_late
+    plan.go.set()
+    peer.answer(blocker)
+    assert peer.outcome(late.ticket) is Outcome.LATE
+    peer.answer(stays.ticket)
     assert plan.batches == [1, 4, 1], "the blocker, both together, the one that still waits"
+
+
+def test_where_rows_that_are_surely_good_fail_too_the_engine_ends_with_that() -> None:
+    house = House(models="digits").start()
+    real = house.engine._plans[DIGITS]
+
+    def broken(rows: Tensor) -> Tensor:
+        raise RuntimeError(f"no device for {len(rows)} rows")
+
+    house.engine._plans[DIGITS] = broken  # type: ignore[assignment]
+    peer = house.peer()
+    peer.ring(random_pixels(2))
+    assert repr(house.ended()) == "RuntimeError('no device for 1 rows')"
+    assert real is not None
+    peer.close()
+
+
+# Workers that lie (what else they may say: test_switchboard.py)
+
+LIE = Ring(1 << 40, 0, 0, 0, 2**32 - 1, 0.0, 1e18)
+
+
+@pytest.mark.parametrize("said", [LIE.packed(), b"\0" * 40, b"GET / HTTP/1.1\r\n" * 5], ids=str)
+def test_a_worker_that_breaks_the_protocol_is_dismissed_and_the_others_are_answered(
+    shared: House, peer: Peer, plan: Plan, said: bytes
+) -> None:
+    blocker = block(peer, plan)
+    bad = shared.peer(2)
+    bad.ring(random_pixels(30))
+    bad.say(said)
+    tickets = [peer.ring(random_pixels(3, seed)) for seed in range(3)]
+    plan.go.set()
+    peer.answer(blocker)
+    for seed, ticket in enumerate(tickets):
+        require_close(peer.answer(ticket)[0], expected(plan.real, random_pixels(3, seed)))
+    assert hears(shared.control) == Message(Kind.DISMISSED, 2)
+    assert bad.is_hung_up_on()
+    assert plan.batches == [1, 9]
+    assert is_quiet(shared.control)
+    bad.close()
+
+
+def test_a_worker_that_changes_its_rows_while_they_run_harms_itself_alone(peer: Peer, plan: Plan) -> None:
+    ticket = peer.ring(random_pixels(2))
+    plan.wait_until_entered()
+    peer.laid[ticket].inputs[:] = 255
+    plan.go.set()
+    peer.answer(ticket)
+    peer.answer(peer.ring(random_pixels(2)))
+
+
+def test_a_worker_that_reads_nothing_holds_nobody_up(shared: House, peer: Peer) -> None:
+    deaf = shared.peer(3, slots=2048, buffer=4096)
+    laid = [deaf.lay(random_pixels(1, seed)) for seed in range(600)]
+    deaf.say(*laid)
+    for seed in range(10):
+        peer.answer(peer.ring(random_pixels(2, seed)))
+    for ring in laid:
+        deaf.answer(ring.ticket)
+    assert deaf.is_silent()
+    deaf.close()
+
+
+def test_memory_is_flat_over_thousands_of_jobs_and_lies(
+    shared: House, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)  # what is captured is kept, and keeps what it tells of
+
+    def resident() -> int:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def many() -> None:
+        for _ in range(100):
+            bad = shared.peer(2, slots=64)
+            bad.say(*(bad.lay(random_pixels(1)) for _ in range(16)), Cancel(3), LIE)
+            assert hears(shared.control) == Message(Kind.DISMISSED, 2)
+            bad.close()
+            laid = [peer.lay(random_pixels(1)) for _ in range(20)]
+            peer.say(*laid)
+            for ring in laid:
+                peer.answer(ring.ticket)
+            peer.laid.clear()
+            peer._slots.give(0, peer._slots.taken)
+
+    many()
+    gc.collect()
+    before = resident()
+    many()
+    gc.collect()
+    assert resident() - before < 8 << 20
 
 
 # Endings
 
 
-def test_a_closed_engine_answers_what_waits_and_stops_without_a_failure() -> None:
-    house = House(SHIPPED, models="digits").start()
-    callers = [Caller(random_pixels(40, seed=n)) for n in range(5)]
-    for caller in callers:
-        house.batcher.submit(caller.job)
+def test_told_to_drain_it_answers_what_waits_and_ends_without_a_failure() -> None:
+    house = House(models="digits", max_delay_ms=10_000).start()
+    peer = house.peer()
+    laid = [peer.lay(random_pixels(40, seed)) for seed in range(5)]
+    peer.say(*laid)
     assert house.stop() is None
-    assert [caller.answer().rows.shape for caller in callers] == [(40, 10)] * 5
-    assert repr(house.announced) == "ModelLoaded Ready Stopped"
+    for ring in laid:
+        peer.answer(ring.ticket)
+    peer.close()
+
+
+def test_an_engine_whose_supervisor_is_gone_ends() -> None:
+    house = House(models="digits").start()
+    house.control.close()
+    assert house.ended() is None
 
 
 def damaged(folder: Path) -> Path:
@@ -322,14 +477,11 @@ def damaged(folder: Path) -> Path:
 
 def failure_of(house: House) -> Exception | None:
     house.start()
-    assert house.engine.join(HANG_S)
-    assert repr(house.announced) == "Stopped"
-    with pytest.raises(Draining):
-        house.batcher.submit(Caller(random_pixels(1)).job)
-    return house.announced.failure()
+    assert repr(house) == ""
+    return house.ended()
 
 
-def test_an_engine_without_models_says_so_and_stops(tmp_path: Path) -> None:
+def test_an_engine_without_models_says_so(tmp_path: Path) -> None:
     failure = failure_of(House(tmp_path))
     assert repr(failure) == "InvalidConfiguration('the model store holds no model')"
 
@@ -337,61 +489,80 @@ def test_an_engine_without_models_says_so_and_stops(tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [{}, {"models": "empty"}, {"versions": "all"}])
 def test_a_model_without_any_version_is_no_model_to_serve(tmp_path: Path, settings: dict[str, Any]) -> None:
     (tmp_path / "empty").mkdir()
-    house = House(tmp_path, **settings).start()
-    house.batcher.close()
-    assert isinstance(house.announced.failure(), FoldserveError)
-    assert repr(house.announced) == "Stopped"
+    assert isinstance(failure_of(House(tmp_path, **settings)), FoldserveError)
 
 
-def test_an_engine_with_damaged_weights_says_which_and_stops(tmp_path: Path) -> None:
+def test_an_engine_with_damaged_weights_says_which(tmp_path: Path) -> None:
     failure = failure_of(House(damaged(tmp_path)))
     assert isinstance(failure, InvalidWeights)
     assert str(failure).startswith("digits/1: weights.safetensors has sha256")
 
 
-def test_an_engine_that_is_asked_for_a_model_that_is_not_there_stops(tmp_path: Path) -> None:
-    assert isinstance(failure_of(House(SHIPPED, models="digits2")), UnknownModel)
+def test_models_that_were_loaded_before_one_that_is_refused_are_not_served(tmp_path: Path) -> None:
+    damaged(tmp_path)
+    shutil.copytree(SHIPPED / "digits", tmp_path / "a")
+    house = House(tmp_path).start()
+    assert repr(house) == "CARD"
+    assert isinstance(house.ended(), InvalidWeights)
+
+
+def test_an_engine_that_is_asked_for_a_model_that_is_not_there_says_so() -> None:
+    assert isinstance(failure_of(House(models="digits2")), UnknownModel)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:1000", "CPU", "cuda:-1"])
-def test_an_engine_that_is_asked_for_a_device_that_is_not_there_stops(device: str) -> None:
-    assert isinstance(failure_of(House(SHIPPED, device=device)), InvalidConfiguration)
+def test_an_engine_that_is_asked_for_a_device_that_is_not_there_says_so(device: str) -> None:
+    assert isinstance(failure_of(House(device=device)), InvalidConfiguration)
 
 
-def test_those_who_wait_for_an_engine_that_fails_hear_of_it(tmp_path: Path) -> None:
-    house = House(tmp_path)
-    caller = Caller(random_pixels(1))
-    house.batcher.submit(caller.job)
-    house.start()
-    assert repr(caller.outcome()) == "EngineFailed('the engine stopped')"
-
-
-def test_an_engine_whose_loop_breaks_fails_its_jobs_and_stops() -> None:
-    house = House(SHIPPED, models="digits", max_delay_ms=10_000).start()
-    unknown = Caller(random_pixels(1), ModelKey("never admitted", 1))
-    house.batcher.submit(unknown.job)
-    assert isinstance(house.announced.failure(), KeyError)
-    assert repr(unknown.outcome()) == "EngineFailed('the engine stopped')"
-    assert house.engine.join(HANG_S)
-
-
-def test_every_version_is_served_where_that_is_asked(tmp_path: Path) -> None:
+def test_every_version_is_served_where_that_is_asked_each_by_its_own_number(tmp_path: Path) -> None:
     for version in ("1", "2"):
         shutil.copytree(SHIPPED / "digits" / "1", tmp_path / "digits" / version)
     served = {}
     for versions in ("latest", "all"):
         house = House(tmp_path, versions=versions).start()
-        served[versions] = sorted(key.version for key in house.engine._plans)
+        served[versions] = [
+            (message.number, cards.read(message.descriptors[0]).key.version)
+            for message in house.said
+            if message.kind is Kind.CARD
+        ]
+        peer = house.peer()
+        for number, _ in served[versions]:
+            peer.answer(peer.ring(random_pixels(2), model=number))
+        peer.close()
         assert house.stop() is None
-    assert served == {"latest": [2], "all": [1, 2]}
+    assert served == {"latest": [(0, 2)], "all": [(0, 1), (1, 2)]}
+
+
+def test_jobs_of_two_models_run_apart_and_get_their_own_model_s_answers(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(SHIPPED / "digits", tmp_path / name)
+    house = House(tmp_path, max_batch=8, max_delay_ms=200).start()
+    real = house.engine._plans.copy()
+    for key, plan in real.items():
+        sign = 1.0 if key.model == "one" else -1.0
+        house.engine._plans[key] = lambda rows, plan=plan, sign=sign: plan(rows) * sign  # type: ignore
+    peer = house.peer()
+    laid = [peer.lay(random_pixels(2), model=number % 2) for number in range(8)]
+    peer.say(*laid)
+    replies = [peer.reply() for _ in laid]
+    assert {reply.batch_rows for reply in replies} == {8}
+    positive = expected(next(iter(real.values())), random_pixels(2))
+    for ring in laid:
+        require_close(peer.laid[ring.ticket].outputs, positive * (-1.0 if ring.model else 1.0))
+    peer.close()
+    assert house.stop() is None
 
 
 def test_each_model_is_tuned_up_to_the_threads_that_are_set(tmp_path: Path) -> None:
     for name in ("one", "two"):
         shutil.copytree(SHIPPED / "digits", tmp_path / name)
     house = House(tmp_path, threads=2, tune=True, max_batch=2).start()
+    facts = [cards.read(message.descriptors[0]).facts for message in house.said[:2]]
     assert house.stop() is None
-    loaded = [message for message in house.announced.messages if isinstance(message, ModelLoaded)]
-    facts = [cards.read(message.card).facts for message in loaded]
     assert [each.tuned for each in facts] == [True, True]
     assert {each.threads for each in facts} <= {1, 2}
+
+
+def test_time_is_the_clock_that_all_share() -> None:
+    assert time.get_clock_info("monotonic").monotonic
