@@ -34,6 +34,12 @@ async def _serve(settings: Settings, greet: Callable[[list[ModelCard], str], Non
     placement = place(settings)
     listening = _listen(settings, placement.workers)
     address = _address(listening[0])
+    supervisor: Supervisor
+    for number in (signal.SIGTERM, signal.SIGINT):  # before there is anything to clean up
+        asyncio.get_running_loop().add_signal_handler(
+            number,
+            lambda: supervisor.signalled(),  # noqa: PLW0108 - it is made below, before any signal is heard
+        )
     with telemetry.directory() as counts:
         shared = telemetry.SharedValues(counts, "supervisor")
         supervisor = Supervisor(
@@ -44,8 +50,6 @@ async def _serve(settings: Settings, greet: Callable[[list[ModelCard], str], Non
             counts,
             lambda cards: greet(cards, address),
         )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, supervisor.signalled)
         return await supervisor.run()
 
 

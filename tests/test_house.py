@@ -68,9 +68,11 @@ ARROWS: dict[str, set[str]] = {
     "engine.placement": {"plan.cores", "settings"},
     "engine.child": {"engine.control", "settings"},
     "engine.supervisor": {
-        *("engine.arena", "engine.backoff", "engine.board", "engine.card", "engine.child"),
-        *("engine.control", "engine.placement", "settings", "telemetry"),
+        *("engine.backoff", "engine.board", "engine.card", "engine.child", "engine.control"),
+        *("engine.placement", "engine.roster", "engine.watch", "settings", "telemetry"),
     },
+    "engine.roster": {"engine.arena", "engine.board", "engine.card", "engine.child", "engine.control"},
+    "engine.watch": {"engine.board"},
     "engine.__main__": {
         *("engine.allocator", "engine.board", "engine.child", "engine.engine"),
         *("store.model_store", "telemetry", "errors"),
@@ -82,7 +84,7 @@ ARROWS: dict[str, set[str]] = {
     "web.worker": {
         *("web", "engine.board", "engine.child", "engine.client", "engine.control", "telemetry"),
     },
-    "web.__main__": {"web.worker", "engine.board", "engine.child", "telemetry"},
+    "web.__main__": {"web.worker", "engine.allocator", "engine.board", "engine.child", "telemetry"},
     "app": {"engine.card", "engine.placement", "engine.supervisor", "settings", "telemetry", "errors"},
     "cli": {
         *("app", "engine.card", "engine.loading", "engine.unfolded", "engine.allocator"),

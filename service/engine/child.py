@@ -36,6 +36,10 @@ class Order(BaseModel):
     cores: list[int] | None = None
     """Those that it may run on; None leaves that as it is."""
 
+    def message(self, descriptors: tuple[int, ...]) -> Message:
+        """What a child waits for first."""
+        return Message(Kind.START, 0, self.model_dump_json().encode(), descriptors)
+
 
 class Child:
     """A running process of ours and the control socket to it."""
@@ -45,19 +49,20 @@ class Child:
         self._running = running
 
     @classmethod
-    async def start(cls, module: str, order: Order, descriptors: tuple[int, ...]) -> Self:
-        """Start `python -m module` in a group of its own: a terminal's Ctrl-C is for the supervisor."""
+    async def start(cls, module: str) -> Self:
+        """Start `python -m module` in a session of its own: a terminal's Ctrl-C is for the supervisor.
+
+        It waits for its order.
+        """
         control, theirs = Control.pair()
         with theirs:
             running = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                process_group=0,
+                start_new_session=True,
             )
-        child = cls(running, control)
-        child.tell(Message(Kind.START, 0, order.model_dump_json().encode(), descriptors))
-        return child
+        return cls(running, control)
 
     @property
     def pid(self) -> int:
@@ -91,6 +96,9 @@ def begin(*, dies_with_parent: bool) -> tuple[Control, Order, tuple[int, ...]]:
     descriptor, parent = map(int, sys.argv[1:])
     if dies_with_parent:
         _die_with(parent)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Some send them to every process of a service; the supervisor alone says in which order all end.
+        signal.signal(number, signal.SIG_IGN)
     control = Control(socket.socket(fileno=descriptor))
     started = control.receive()
     if started is None or started.kind is not Kind.START:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
 import struct
 from enum import IntEnum
@@ -74,6 +75,12 @@ class Control:
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", message.descriptors))
         ancillary = [rights] if message.descriptors else []
         self._end.sendmsg([header, message.text], ancillary, socket.MSG_DONTWAIT)
+
+    def has_message(self) -> bool:
+        """Whether `receive` would not wait."""
+        poll = select.poll()
+        poll.register(self._end, select.POLLIN)
+        return bool(poll.poll(0))
 
     def receive(self) -> Message | None:
         """The next message, waited for; None where the other side is gone. Raises `MalformedMessage`."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("foldserve.engine")
 
-_HEARTBEAT_S = 1.0
+_HEARTBEAT_S = 0.25
 
 
 class Engine:
@@ -57,7 +57,6 @@ class Engine:
         self._plans: dict[ModelKey, Plan] = {}
         self._models: list[ModelFacts] = []
         self._switchboard = Switchboard(control, self._queue, self._models)
-        self._heartbeat_s = min(_HEARTBEAT_S, settings.hang_timeout_s / 4)
 
     def run(self) -> None:
         """Load, then serve; raises what a model or a setting is refused for."""
@@ -68,10 +67,9 @@ class Engine:
         self._control.send(Message(Kind.READY))
         patience_s = 0.0
         while not self._switchboard.is_stopping or self._queue.waiting_rows:
-            self._beat()
+            self._board.engine.beat()
             self._switchboard.hear(patience_s)
             patience_s = self._step()
-        self._switchboard.hear(0.0)
 
     # --- loading
 
@@ -99,6 +97,7 @@ class Engine:
             on,
             precision=precision,
             max_batch=self._settings.max_batch or None,
+            threads=self._settings.threads,
             tune=self._settings.tune,
         )
         key = loaded.card.key
@@ -111,9 +110,6 @@ class Engine:
 
     # --- serving
 
-    def _beat(self) -> None:
-        self._board.engine["alive_at"] = time.monotonic()
-
     def _step(self) -> float:
         """Run the next batch, if there is one now; how long the engine may then wait for more."""
         decision = self._queue.next(time.monotonic())
@@ -122,8 +118,9 @@ class Engine:
         if decision.run:
             self._run(decision.run)
             return 0.0
-        self._board.engine["running_rows"] = 0
-        return self._heartbeat_s if decision.wait_s is None else min(decision.wait_s, self._heartbeat_s)
+        self._switchboard.flush()
+        self._board.engine.rows = 0
+        return _HEARTBEAT_S if decision.wait_s is None else min(decision.wait_s, _HEARTBEAT_S)
 
     def _run(self, batch: Sequence[Part[LinkedJob]]) -> None:
         """Run one batch; where it fails, run every part of it alone, so that a bad one fails alone."""
@@ -138,10 +135,11 @@ class Engine:
             job = batch[0].job
             self._queue.withdraw(job)
             self._switchboard.reply(job, Outcome.FAILED)
+            self._switchboard.flush()
             self._require_health(job)
 
     def _run_alone(self, part: Part[LinkedJob]) -> None:
-        self._beat()
+        self._board.engine.beat()
         if part.job.is_dead(time.monotonic()):
             self._queue.withdraw(part.job)
             self._drop(part.job)
@@ -155,16 +153,17 @@ class Engine:
         key, started = batch[0].job.lane.key, time.monotonic()
         inputs = [part.job.inputs[part.start : part.stop] for part in batch]
         rows = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
-        self._board.engine["running_rows"] = len(rows)
+        self._board.engine.rows = len(rows)
         answers = self._plans[key](torch.from_numpy(rows)).numpy()
         seconds = time.monotonic() - started
-        self._telemetry.batch(key.model, key.version, len(rows))
         first = 0
         for part in batch:
             size = part.stop - part.start
             part.job.outputs[part.start : part.stop] = answers[first : first + size]
             first += size
             self._count(part, started, seconds, len(rows))
+        self._switchboard.flush()
+        self._telemetry.batch(key.model, key.version, len(rows))
 
     def _require_health(self, job: LinkedJob) -> None:
         """Raise where rows that are surely good fail, too: then only a new process helps the device."""

@@ -45,6 +45,7 @@ class Worker:
             telemetry = Telemetry(SharedValues(self._order.counts, f"worker-{self._order.number}"))
             server = _Server(Parts(client, settings, telemetry, decoders), self._tell_up)
             asyncio.get_running_loop().add_reader(self._control.fileno(), self._hear, client, server)
+            self._hear(client, server)  # a replacement knows of the engine before it is asked
             besides = [asyncio.create_task(_beat(client)), asyncio.create_task(watch_lag(telemetry))]
             await server.serve(sockets=[self._listening])
             for task in besides:
@@ -56,12 +57,13 @@ class Worker:
         self._control.send(Message(Kind.UP, self._order.number))
 
     def _hear(self, client: EngineClient, server: Server) -> None:
-        message = self._control.receive()
-        if message is None:
-            # The supervisor died: nobody would replace the engine, end this process or clean up.
-            shutil.rmtree(self._order.counts, ignore_errors=True)
-            os._exit(1)
-        client.hear(message)
+        while self._control.has_message():
+            message = self._control.receive()
+            if message is None:
+                # The supervisor died: nobody would replace the engine, end this process or clean up.
+                shutil.rmtree(self._order.counts, ignore_errors=True)
+                os._exit(1)
+            client.hear(message)
         server.should_exit = client.is_draining
 
 

@@ -64,6 +64,12 @@ async def what_it_says(child: Child) -> dict[str, Any]:
     return found
 
 
+async def started(order: Order, descriptors: tuple[int, ...] = ()) -> Child:
+    child = await Child.start(BEGUN)
+    child.tell(order.message(descriptors))
+    return child
+
+
 def test_a_child_gets_its_order_its_cores_and_its_descriptors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +79,7 @@ def test_a_child_gets_its_order_its_cores_and_its_descriptors(
         files = [os.memfd_create(name) for name in ("board", "socket")]
         for number, file in enumerate(files):
             os.write(file, b"%d" % number)
-        child = await Child.start(BEGUN, order, tuple(files))
+        child = await started(order, tuple(files))
         found = await what_it_says(child)
         assert Order.model_validate(found["order"]) == order
         assert found["files"] == ["0", "1"]
@@ -92,7 +98,7 @@ def test_a_child_gets_its_order_its_cores_and_its_descriptors(
 
 def test_a_child_is_ended_at_once_and_a_dead_one_needs_no_more(tmp_path: Path) -> None:
     async def test() -> None:
-        child = await Child.start(BEGUN, an_order(tmp_path), ())
+        child = await started(an_order(tmp_path), ())
         await what_it_says(child)
         child.kill()
         assert await child.ended() == -signal.SIGKILL
@@ -107,7 +113,7 @@ def test_a_child_that_reads_nothing_any_more_is_killed_and_does_not_hold_its_par
     tmp_path: Path,
 ) -> None:
     async def test() -> None:
-        child = await Child.start(BEGUN, an_order(tmp_path, models="deaf"), ())
+        child = await started(an_order(tmp_path, models="deaf"), ())
         await what_it_says(child)
         for number in range(10_000):
             child.tell(Message(Kind.CARD, number, bytes(1000)))
@@ -121,16 +127,16 @@ def test_a_child_that_dies_before_it_hears_its_order_is_one_that_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
-        started = asyncio.create_subprocess_exec
+        execute = asyncio.create_subprocess_exec
 
         async def dies(*command: Any, **more: Any) -> asyncio.subprocess.Process:
-            running = await started(*command, **more)
+            running = await execute(*command, **more)
             running.kill()
             await running.wait()
             return running
 
         monkeypatch.setattr(asyncio, "create_subprocess_exec", dies)
-        child = await Child.start(BEGUN, an_order(tmp_path), ())
+        child = await started(an_order(tmp_path), ())
         assert await child.ended() == -signal.SIGKILL
         child.control.close()
 
@@ -145,7 +151,8 @@ from service.settings import Settings
 
 async def main():
     order = Order(settings=Settings(models="deaf"), number=3, counts=Path("/nowhere"))
-    child = await Child.start({BEGUN!r}, order, ())
+    child = await Child.start({BEGUN!r})
+    child.tell(order.message(()))
     assert (await asyncio.to_thread(child.control.receive)) is not None
     print(child.pid, flush=True)
     time.sleep(3600)

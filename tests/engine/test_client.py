@@ -108,7 +108,7 @@ class Worker:
         """What the board says of it: rows, seconds of work, slots taken."""
         self.client.beat()
         own = self.board.workers[1]
-        return int(own["rows"]), round(float(own["work_s"]), 9), int(own["slots_taken"])
+        return own.rows, round(own.work_s, 9), own.slots_taken
 
 
 NOTHING = (0, 0.0, 0)
@@ -125,8 +125,7 @@ def run(test: Callable[[Worker], Awaitable[None]], **settings: Any) -> None:
         worker.lose()
         await turns()
         assert worker.told() == NOTHING
-        others = worker.board.workers[[0, 2]]
-        assert not others["alive_at"].any(), "it wrote what is another's"
+        assert not any(worker.board.workers[other].alive_at for other in (0, 2)), "it wrote what is another's"
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(turns())
@@ -289,13 +288,13 @@ def test_however_a_request_ends_its_rows_and_slots_are_back(end: str) -> None:
 def test_the_board_hears_that_the_worker_lives_and_what_it_has() -> None:
     async def test(worker: Worker) -> None:
         own = worker.board.workers[1]
-        assert float(own["alive_at"]) == 0
+        assert own.alive_at == 0
         worker.client.beat()
-        assert abs(float(own["alive_at"]) - time.monotonic()) < HANG_S
+        assert abs(own.alive_at - time.monotonic()) < HANG_S
         worker.start(slots=128)
-        assert int(own["slots"]) == 128
+        assert own.slots == 128
         worker.lose()
-        assert int(own["slots"]) == 0
+        assert own.slots == 0
 
     run(test)
 
@@ -429,18 +428,18 @@ def test_a_queue_that_is_full_over_all_workers_refuses_at_once() -> None:
     async def test(worker: Worker) -> None:
         worker.start()
         others = worker.board.workers[2]
-        others["rows"], others["work_s"] = 60, 5.0
+        others.rows, others.work_s = 60, 5.0
         worker.reserve(*range(4)).release()
         with pytest.raises(QueueFull, match=r"^60 rows wait already; the queue holds 64$") as caught:
             worker.reserve(*range(5))
         assert caught.value.retry_after_s == 1, "a sixtieth of five seconds, rounded up"
         assert worker.told() == NOTHING
-        others["rows"] = 64
+        others.rows = 64
         with pytest.raises(QueueFull):
             worker.client.refuse_when_full(worker.client.card("digits"), deadline_in(HANG_S))
-        worker.board.engine["running_rows"] = 30
+        worker.board.engine.rows = 30
         worker.client.refuse_when_full(worker.client.card("digits"), deadline_in(HANG_S))
-        others["rows"] = others["work_s"] = worker.board.engine["running_rows"] = 0
+        others.rows = others.work_s = worker.board.engine.rows = 0
 
     run(test, max_waiting_rows=64)
 
@@ -449,14 +448,14 @@ def test_a_request_that_would_wait_longer_than_it_has_is_refused_at_once() -> No
     async def test(worker: Worker) -> None:
         worker.start()
         others = worker.board.workers[0]
-        others["rows"], others["work_s"] = 4, 9.0
+        others.rows, others.work_s = 4, 9.0
         with pytest.raises(QueueFull, match=r"^the queue needs about 9\.0 s, this request has") as caught:
             worker.reserve(1, patience_s=2.0)
         assert caught.value.retry_after_s == 8
         worker.reserve(1, patience_s=HANG_S).release()
-        others["rows"] = 0
+        others.rows = 0
         worker.reserve(1, patience_s=0.001).release()  # nothing waits: it is taken, whatever was measured
-        others["work_s"] = 0.0
+        others.work_s = 0.0
 
     run(test)
 
@@ -573,9 +572,9 @@ def test_the_states_follow_one_another() -> None:
         states.append(worker.client.state)
         worker.hear(Kind.READY)
         states.append(worker.client.state)
-        worker.board.engine["alive_at"] = time.monotonic() - 61
+        worker.board.engine.alive_at = time.monotonic() - 61
         states.append(worker.client.state)
-        worker.board.engine["alive_at"] = time.monotonic()
+        worker.board.engine.alive_at = time.monotonic()
         states.append(worker.client.state)
         worker.hear(Kind.DRAIN)
         states.append(worker.client.state)
