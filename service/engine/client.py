@@ -57,9 +57,12 @@ class EngineClient:
             case Kind.CARD:
                 self._learn(message.number, message.descriptors[0])
             case Kind.READY:
+                # What an engine before this one had loaded, and this one has not, is served no more.
+                self._cards = {key: card for key, card in self._cards.items() if key in self._numbers}
                 self.is_ready = True
             case Kind.LOST:
                 self.is_ready = False
+                self._numbers.clear()  # the next engine numbers anew
                 self._replace_line(None)
             case Kind.DRAIN:
                 self.is_draining = True
@@ -96,7 +99,7 @@ class EngineClient:
 
     def refuse_when_full(self, card: ModelCard, deadline: float) -> None:
         """Raise what `reserve` would raise for a single row, before a body is read in vain."""
-        self._serving_line()
+        self._serving_line(card)
         self._refuse(card, 1, deadline)
 
     def reserve(self, card: ModelCard, rows: int, dtype: str, deadline: float) -> Run:
@@ -104,19 +107,17 @@ class EngineClient:
 
         Refused at once where they would wait too long: raises `NotReady`, `QueueFull`, `InputTooLarge`.
         """
-        line = self._serving_line()
+        line = self._serving_line(card)
         if rows > self.limits.max_waiting_rows:
             raise InputTooLarge(f"{rows} rows; the queue holds {self.limits.max_waiting_rows}")
-        load, seconds_per_row = self.board.load(), self._rates[card.key].seconds_per_row
-        why = refusal(load, rows, seconds_per_row, deadline - time.monotonic(), self.limits)
-        if why:
-            raise why
+        self._refuse(card, rows, deadline)
         run = line.take(rows, dtype, card.facts.manifest.input.shape, card.facts.output_shape)
         if run is None:
+            work_s = self.board.load().work_s
             raise QueueFull(
-                f"there is no room for {rows} rows now", retry_after_s=max(_RETRY_S, round(load.work_s))
+                f"there is no room for {rows} rows now", retry_after_s=max(_RETRY_S, round(work_s))
             )
-        self._count(run, rows, rows * seconds_per_row)
+        self._count(run, rows, rows * self._rates[card.key].seconds_per_row)
         return run
 
     async def infer(self, card: ModelCard, run: Run, deadline: float) -> Answer:
@@ -129,7 +130,8 @@ class EngineClient:
         if line is None or run.slots is not line.slots:
             raise EngineFailed("the engine stopped", retry_after_s=1)
         answer = await line.infer(run, self._numbers[card.key], deadline)
-        self._rates[card.key].observe(len(run), answer.batch_rows, answer.compute_s)
+        batches = -(-len(run) // answer.batch_rows)  # a job is split only into full ones and a rest
+        self._rates[card.key].observe(len(run), answer.batch_rows, answer.compute_s / batches)
         return answer
 
     def beat(self) -> None:
@@ -144,9 +146,11 @@ class EngineClient:
         if why:
             raise why
 
-    def _serving_line(self) -> Line:
-        if not self.is_ready or self._line is None:
+    def _serving_line(self, card: ModelCard) -> Line:
+        if not self.is_ready or self._line is None or self._line.gone.is_set():
             raise NotReady("models are still being loaded", retry_after_s=_RETRY_S)
+        if self._cards.get(card.key) is not card:
+            raise NotReady("the model was loaded anew meanwhile", retry_after_s=_RETRY_S)
         return self._line
 
     def _replace_line(self, line: Line | None) -> None:

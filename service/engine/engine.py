@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("foldserve.engine")
 
-_HEARTBEAT_S = 1.0
+_HEARTBEAT_S = 0.25
 
 
 class Engine:
@@ -57,7 +57,6 @@ class Engine:
         self._plans: dict[ModelKey, Plan] = {}
         self._models: list[ModelFacts] = []
         self._switchboard = Switchboard(control, self._queue, self._models)
-        self._heartbeat_s = min(_HEARTBEAT_S, settings.hang_timeout_s / 4)
 
     def run(self) -> None:
         """Load, then serve; raises what a model or a setting is refused for."""
@@ -122,7 +121,7 @@ class Engine:
             return 0.0
         self._switchboard.flush()
         self._board.engine.rows = 0
-        return self._heartbeat_s if decision.wait_s is None else min(decision.wait_s, self._heartbeat_s)
+        return _HEARTBEAT_S if decision.wait_s is None else min(decision.wait_s, _HEARTBEAT_S)
 
     def _run(self, batch: Sequence[Part[LinkedJob]]) -> None:
         """Run one batch; where it fails, run every part of it alone, so that a bad one fails alone."""

@@ -83,6 +83,8 @@ class House:
                 os.close(descriptor)
         self.said.clear()
         self.control.close()
+        for link in self.engine._switchboard._jobs:
+            link.close()  # as the end of the process does
         return self.failure
 
     def __repr__(self) -> str:

@@ -63,6 +63,7 @@ def a_card(vectors: Mapping[str, Mapping[str, np.ndarray]] | None = None, **more
         "device": "cpu (4 threads)",
         "precision": "float32",
         "max_batch": 64,
+        "seconds_per_row": 0.001,
         "threads": 4,
         "tuned": True,
         "preprocessing": "one pass",

@@ -1,25 +1,29 @@
-"""The client hears the engine, submits jobs and gives each caller its own rows or the reason why not."""
+"""The client: it refuses before any work, answers each caller, and what it tells the board adds up."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
-import threading
+import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from service.batching.batcher import Batcher
-from service.engine.protocol import ModelLoaded, Ready, Stopped
+import torch
+import uvloop
 
-from service.batching.job import Answer, Job, ModelKey
-from service.batching.policy import Limits
+from service.engine import arena as arenas
+from service.engine import board as boards
 from service.engine import card as cards
-from service.engine.card import ModelCard, ModelFacts
+from service.engine.arena import Arena
+from service.engine.board import Board
 from service.engine.client import EngineClient
+from service.engine.control import Kind, Message
+from service.engine.doorbell import Cancel, Outcome, Reply, Ring
 from service.errors import (
     DeadlinePassed,
-    Draining,
     EngineFailed,
     InputTooLarge,
     NotReady,
@@ -27,269 +31,332 @@ from service.errors import (
     UnknownModel,
     UnknownVersion,
 )
-from service.store.manifest import Input, Manifest, Output, Weights
+from service.settings import Settings
+from tests.engine.cards import card
+from tests.engine.fake_engine import FakeEngine, turns, until
+from tests.engine.house import DIGITS
+from tests.engine.peer import HANG_S, mapped_arenas, open_descriptors, random_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
-KEY = ModelKey("digits", 1)
-HANG_S = 60.0
+    from service.batching.job import Answer
+    from service.engine.card import ModelCard
+    from service.engine.run import Run
+    from tests.engine.house import House
 
-
-class WatchedBatcher(Batcher):
-    """Remembers every job, so that a test can see what became of it."""
-
-    def __init__(self, max_waiting_rows: int = 64) -> None:
-        super().__init__(Limits(max_waiting_rows))
-        self.jobs: list[Job] = []
-        self.admit(KEY, 4)
-
-    def submit(self, job: Job) -> None:
-        super().submit(job)
-        self.jobs.append(job)
+MB_SLOTS = 256
 
 
-class FakeEngine:
-    """A thread in the engine's place: doubles rows, but hangs before every batch until `go` is set."""
+class Worker:
+    """A client, numbered 1 of three, and the board; `engine` is what the test has given it last."""
 
-    def __init__(self, batcher: Batcher, *, hangs: bool = False) -> None:
-        self.batcher = batcher
-        self.go = threading.Event()
-        self.took = threading.Semaphore(0)
-        self.computed: list[Job] = []
-        if not hangs:
-            self.go.set()
-        self.thread = threading.Thread(target=self._live, daemon=True)
-        self.thread.start()
+    def __init__(self, **settings: Any) -> None:
+        descriptor = boards.create(3)
+        self.board = Board(descriptor)
+        os.close(descriptor)
+        self.client = EngineClient(Settings(**settings), self.board, 1)
+        self.engine: FakeEngine | None = None
 
-    def stop(self) -> None:
-        self.batcher.close()
-        self.go.set()
-        self.thread.join(HANG_S)
-        assert not self.thread.is_alive()
+    def hear(self, kind: Kind, number: int = 0, *descriptors: int) -> None:
+        self.client.hear(Message(kind, number, b"", descriptors))
 
-    async def takes_a_batch(self) -> None:
-        assert await asyncio.to_thread(self.took.acquire, timeout=HANG_S)
+    def load(self, *loaded: ModelCard) -> None:
+        for number, each in enumerate(loaded):
+            self.hear(Kind.CARD, number, cards.write(each))
 
-    def _live(self) -> None:
-        while batch := self.batcher.next_batch():
-            self.took.release()
-            self.go.wait(HANG_S)
-            self.run(batch)
+    def link(self, slots: int = MB_SLOTS) -> FakeEngine:
+        """A new link, to a new engine."""
+        memory, (ours, theirs) = arenas.create(slots), socket.socketpair()
+        engine = FakeEngine(theirs, Arena(memory), row=64, answer=10)
+        self.hear(Kind.LINK, 1, ours.detach(), memory)
+        self.engine = engine
+        return engine
 
-    def run(self, batch: Sequence[Job]) -> None:
-        self.computed += batch
-        rows = sum(map(len, batch))
-        for job in batch:
-            job.reply(Answer(job.rows.astype(np.float32).reshape(len(job), -1) * 2, 0.25, 0.5, rows))
+    def start(self, *loaded: ModelCard, slots: int = MB_SLOTS) -> FakeEngine:
+        """An engine with these models; one of digits where none is named."""
+        self.load(*(loaded or [card()]))
+        engine = self.link(slots)
+        self.hear(Kind.READY)
+        return engine
 
+    def lose(self) -> None:
+        """As it is when the engine dies: its end closes, and the supervisor says so."""
+        if self.engine:
+            self.engine.hang_up()
+            self.engine = None
+        self.hear(Kind.LOST)
 
-class FailingEngine(FakeEngine):
-    """Computes nothing, and says so."""
+    def reserve(self, *values: int, patience_s: float = HANG_S, model: str = "digits") -> Run:
+        run = self.client.reserve(
+            self.client.card(model), len(values), "uint8", time.monotonic() + patience_s
+        )
+        run.inputs[:] = np.array(values, "uint8").reshape(-1, 1, 1, 1)
+        return run
 
-    def run(self, batch: Sequence[Job]) -> None:
-        for job in batch:
-            job.reply(EngineFailed("the rows could not be computed"))
+    async def predict(self, *values: int, patience_s: float = HANG_S, model: str = "digits") -> list[float]:
+        """As a route does it; the first of each row's answers."""
+        with self.reserve(*values, patience_s=patience_s, model=model) as run:
+            answer = await self.client.infer(self.client.card(model), run, time.monotonic() + patience_s)
+            found: list[float] = answer.rows[:, 0].tolist()
+            return found
 
+    def task(self, *values: int, patience_s: float = HANG_S) -> asyncio.Task[list[float]]:
+        return asyncio.create_task(self.predict(*values, patience_s=patience_s))
 
-def rows(*values: int) -> np.ndarray:
-    return np.array(values, np.uint8).reshape(-1, 1, 1, 1)
-
-
-def card(model: str, version: int) -> ModelCard:
-    manifest = Manifest(
-        architecture="digits",
-        input=Input(shape=[1, 8, 8], colour="grayscale", mean=[0.0], std=[1.0]),
-        outputs=[Output()],
-        weights=Weights(sha256="0" * 64),
-    )
-    facts = ModelFacts(
-        model=model,
-        version=version,
-        manifest=manifest,
-        labels=None,
-        output_shape=[2],
-        device="cpu",
-        precision="float32",
-        threads=0,
-        tuned=False,
-        preprocessing="one pass",
-        memory={},
-        max_batch=4,
-        torch_version="2",
-        layers=[],
-        fold={},
-        seconds={},
-    )
-    return ModelCard(facts, {})
+    def told(self) -> tuple[int, float, int]:
+        """What the board says of it: rows, seconds of work, slots taken."""
+        self.client.beat()
+        own = self.board.workers[1]
+        return own.rows, round(own.work_s, 9), own.slots_taken
 
 
-async def heard(client: EngineClient, *messages: Any) -> None:
-    """Let the client hear, and wait until it has."""
-    for message in messages:
-        client.hear(message)
-    await asyncio.sleep(0)
+NOTHING = (0, 0.0, 0)
 
 
-def run(test: Callable[[EngineClient, WatchedBatcher], Awaitable[None]], **settings: Any) -> None:
-    """Run a test with a client whose engine is ready; nothing may go wrong behind its back."""
+def run(test: Callable[[Worker], Awaitable[None]], **settings: Any) -> None:
+    """Run a test; afterwards nothing waits, nothing is open, and nothing went wrong behind its back."""
     complaints: list[dict[str, Any]] = []
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        batcher = WatchedBatcher(**settings)
-        client = EngineClient(batcher)
-        await heard(client, Ready())
-        await test(client, batcher)
+        worker = Worker(**settings)
+        await test(worker)
+        worker.lose()
+        await turns()
+        assert worker.told() == NOTHING
+        assert not any(worker.board.workers[other].alive_at for other in (0, 2)), "it wrote what is another's"
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(turns())
+    gc.collect()
+    before = open_descriptors(), mapped_arenas()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    gc.collect()
     assert complaints == []
+    assert (open_descriptors(), mapped_arenas()) == before
 
 
 # Answers
 
 
 def test_a_caller_gets_the_answers_to_its_rows() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FakeEngine(batcher)
-        answer = await client.infer(KEY, rows(1, 2, 3), HANG_S)
-        assert answer.rows.tolist() == [[2.0], [4.0], [6.0]]
-        assert (answer.queue_s, answer.compute_s, answer.batch_rows) == (0.25, 0.5, 3)
-        engine.stop()
+    async def test(worker: Worker) -> None:
+        engine = worker.start()
+        with worker.reserve(1, 2, 3) as reserved:
+            deadline = time.monotonic() + HANG_S
+            task = asyncio.create_task(worker.client.infer(worker.client.card("digits"), reserved, deadline))
+            engine.answer(*await engine.hears_rings(1))
+            answer: Answer = await task
+            assert answer.rows.tolist() == [[2.0] * 10, [4.0] * 10, [6.0] * 10]
+            assert (answer.queue_s, answer.compute_s, answer.batch_rows) == (0.25, 0.5, 3)
 
     run(test)
 
 
 def test_hundreds_of_callers_at_once_each_get_their_own_rows() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FakeEngine(batcher)
-        numbers = [n % 256 for n in range(500)]
-        answers = await asyncio.gather(*(client.infer(KEY, rows(n), HANG_S) for n in numbers))
-        assert [answer.rows.tolist() for answer in answers] == [[[2.0 * n]] for n in numbers]
-        assert max(answer.batch_rows for answer in answers) <= 4
-        engine.stop()
-
-    run(test, max_waiting_rows=500)
-
-
-def test_an_engine_s_failure_reaches_the_caller() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FailingEngine(batcher)
-        with pytest.raises(EngineFailed, match=r"^the rows could not be computed$"):
-            await client.infer(KEY, rows(1), HANG_S)
-        engine.stop()
+    async def test(worker: Worker) -> None:
+        engine = worker.start(slots=1024)
+        tasks = [worker.task(number % 128, number % 100) for number in range(500)]
+        for _ in range(100):
+            engine.answer(*reversed(await engine.hears_rings(5)))
+        found = await asyncio.gather(*tasks)
+        assert found == [[2.0 * (number % 128), 2.0 * (number % 100)] for number in range(500)]
 
     run(test)
 
 
-def test_everybody_who_waits_hears_that_the_engine_stopped() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FakeEngine(batcher, hangs=True)
-        first = asyncio.create_task(client.infer(KEY, rows(0), HANG_S))
-        await engine.takes_a_batch()
-        waiting = [asyncio.create_task(client.infer(KEY, rows(n), HANG_S)) for n in (1, 2, 3)]
-        await asyncio.sleep(0)
-        batcher.fail_all(EngineFailed("the engine stopped"))
-        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [repr(outcome) for outcome in outcomes] == ["EngineFailed('the engine stopped')"] * 3
-        engine.stop()
-        assert (await first).rows.tolist() == [[0.0]]
+def test_each_model_is_asked_for_by_the_number_that_the_engine_gave_it() -> None:
+    async def test(worker: Worker) -> None:
+        engine = worker.start(card("a"), card("b", 1), card("b", 2))
+        tasks = [asyncio.create_task(worker.predict(5, model=model)) for model in ("b", "a")]
+        rings = await engine.hears_rings(2)
+        assert [ring.model for ring in rings] == [2, 0]
+        engine.answer(*rings)
+        await asyncio.gather(*tasks)
 
     run(test)
 
 
-# Deadlines and cancelling
-
-
-def test_a_caller_whose_time_is_over_hears_so_and_its_job_never_reaches_the_engine() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FakeEngine(batcher, hangs=True)
-        first = asyncio.create_task(client.infer(KEY, rows(1), HANG_S))
-        await engine.takes_a_batch()
-        with pytest.raises(DeadlinePassed, match=r"^no answer within 20 ms$"):
-            await client.infer(KEY, rows(2), 0.02)
-        assert repr(batcher.jobs) == "[<Job digits/1 1 rows>, <Job digits/1 1 rows cancelled>]"
-        engine.stop()
-        assert (await first).rows.tolist() == [[2.0]]
-        assert engine.computed == batcher.jobs[:1]
+def test_network_inputs_and_pixels_are_told_apart() -> None:
+    async def test(worker: Worker) -> None:
+        engine = worker.start()
+        digits = worker.client.card("digits")
+        deadline = time.monotonic() + HANG_S
+        for number, dtype in enumerate(("uint8", "float32")):
+            with worker.client.reserve(digits, 2, dtype, deadline) as reserved:
+                assert (reserved.inputs.shape, reserved.inputs.dtype.name) == ((2, 1, 8, 8), dtype)
+                task = asyncio.create_task(worker.client.infer(digits, reserved, deadline))
+                (ring,) = await engine.hears_rings(1)
+                assert ring.dtype == number
+                engine.say(Reply(ring.ticket, Outcome.ANSWERED, 2))
+                await task
 
     run(test)
 
 
-@pytest.mark.parametrize("timeout_s", [0.0, -1.0])
-def test_no_time_at_all_is_a_deadline_passed(timeout_s: float) -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FakeEngine(batcher)
+def test_a_client_and_a_real_engine_work_together(shared: House) -> None:
+    async def test(worker: Worker) -> None:
+        plan, told = shared.engine._plans[DIGITS], cards.read(shared.said[0].descriptors[0])
+        memory, (ours, theirs) = arenas.create(MB_SLOTS), socket.socketpair()
+        shared.control.send(Message(Kind.LINK, 1, descriptors=(theirs.fileno(), memory)))
+        theirs.close()
+        worker.load(told)
+        worker.hear(Kind.LINK, 1, ours.detach(), memory)
+        worker.hear(Kind.READY)
+        digits = worker.client.card("digits")
+
+        async def one(rows: int, seed: int) -> np.ndarray:
+            deadline = time.monotonic() + HANG_S
+            with worker.client.reserve(digits, rows, "uint8", deadline) as reserved:
+                reserved.inputs[:] = random_pixels(rows, seed)
+                return (await worker.client.infer(digits, reserved, deadline)).rows.copy()
+
+        sizes = [1, 3, 70, 2, 150, 1, 1, 64]
+        answers = await asyncio.gather(*(one(rows, seed) for seed, rows in enumerate(sizes)))
+        for seed, (rows, answer) in enumerate(zip(sizes, answers, strict=True)):
+            wanted = plan(torch.from_numpy(random_pixels(rows, seed))).numpy()
+            np.testing.assert_allclose(answer, wanted, rtol=1e-4, atol=1e-4)
+        assert worker.told() == NOTHING
+        worker.hear(Kind.LOST)
+        await until(lambda: not shared.engine._switchboard._jobs)
+
+    run(test)
+
+
+# What the board is told
+
+
+def test_rows_count_from_their_reservation_to_the_engine_s_reply() -> None:
+    async def test(worker: Worker) -> None:
+        engine = worker.start()
+        reserved = worker.reserve(1, 2, 3)
+        assert worker.told() == (3, 0.03, 2)
+        digits, deadline = worker.client.card("digits"), time.monotonic() + HANG_S
+        task = asyncio.create_task(worker.client.infer(digits, reserved, deadline))
+        rings = await engine.hears_rings(1)
+        assert worker.told() == (3, 0.03, 2)
+        engine.answer(*rings)
+        await task
+        assert worker.told() == (0, 0.0, 2), "they wait no more; the answers lie there"
+        reserved.release()
+        assert worker.told() == NOTHING
+
+    run(test)
+
+
+@pytest.mark.parametrize("end", ["failed", "late", "cancelled", "never rung", "cancelled at once", "lost"])
+def test_however_a_request_ends_its_rows_and_slots_are_back(end: str) -> None:
+    async def test(worker: Worker) -> None:
+        engine = worker.start()
+        keeps = worker.reserve(7)
+        if end == "never rung":
+            with pytest.raises(ZeroDivisionError), worker.reserve(1, 2):
+                _ = 1 / 0
+        elif end == "cancelled at once":
+            task = worker.task(1, 2)
+            await asyncio.sleep(0)
+            task.cancel()
+            ring, _ = await engine.hears(Ring, Cancel)
+            assert worker.told() == (3, 0.03, 4)
+            engine.say(Reply(ring.ticket, Outcome.CANCELLED))
+        else:
+            task = worker.task(1, 2, patience_s=0.05 if end == "late" else HANG_S)
+            (ring,) = await engine.hears_rings(1)
+            assert worker.told() == (3, 0.03, 4)
+            if end == "failed":
+                engine.say(Reply(ring.ticket, Outcome.FAILED))
+            elif end == "lost":
+                worker.lose()
+            else:
+                if end == "cancelled":
+                    task.cancel()
+                await engine.hears(Cancel)
+                assert worker.told() == (3, 0.03, 4), "the engine has not replied"
+                engine.say(Reply(ring.ticket, Outcome.LATE))
+            with pytest.raises((EngineFailed, DeadlinePassed, asyncio.CancelledError)):
+                await task
+        await until(lambda: worker.told()[0] == 1)
+        assert worker.told() == (1, 0.01, 0 if end == "lost" else 2)
+        keeps.release()
+        assert worker.told() == NOTHING
+
+    run(test)
+
+
+def test_the_board_hears_that_the_worker_lives_and_what_it_has() -> None:
+    async def test(worker: Worker) -> None:
+        own = worker.board.workers[1]
+        assert own.alive_at == 0
+        worker.client.beat()
+        assert abs(own.alive_at - time.monotonic()) < HANG_S
+        worker.start(slots=128)
+        assert own.slots == 128
+        worker.lose()
+        assert own.slots == 0
+
+    run(test)
+
+
+def test_the_rate_is_learned_from_answers() -> None:
+    async def test(worker: Worker) -> None:
+        engine = worker.start(card(max_batch=4, seconds_per_row=0.01))
+        for _ in range(100):
+            task = worker.task(1, 2, 3, 4)
+            (ring,) = await engine.hears_rings(1)
+            engine.say(Reply(ring.ticket, Outcome.ANSWERED, 4, 0.0, 0.2))
+            await task
+        with worker.reserve(1):
+            assert worker.told()[1] == pytest.approx(0.05, rel=0.01)
+
+    run(test)
+
+
+def test_the_rate_of_a_job_that_was_split_is_that_of_its_rows() -> None:
+    """Its seconds are those of all its batches, its batch the largest of them."""
+
+    async def test(worker: Worker) -> None:
+        engine = worker.start(card(max_batch=4, seconds_per_row=0.05))
+        for _ in range(50):
+            task = worker.task(*range(12))
+            (ring,) = await engine.hears_rings(1)
+            engine.say(Reply(ring.ticket, Outcome.ANSWERED, 4, 0.0, 0.6))
+            await task
+        with worker.reserve(1):
+            assert worker.told()[1] == pytest.approx(0.05, rel=0.01)
+
+    run(test)
+
+
+# Deadlines and cancelling (what becomes of the run: test_line.py)
+
+
+def test_a_caller_whose_time_is_over_hears_so_and_a_late_answer_harms_nobody() -> None:
+    async def test(worker: Worker) -> None:
+        engine = worker.start()
         with pytest.raises(DeadlinePassed):
-            await client.infer(KEY, rows(1), timeout_s)
-        engine.stop()
-        assert engine.computed == []
+            await worker.predict(1, patience_s=0.02)
+        ring, cancel = await engine.hears(Ring, Cancel)
+        assert ring.ticket == cancel.ticket
+        engine.answer(ring)
+        task = worker.task(3)
+        engine.answer(*await engine.hears_rings(1))
+        assert await task == [6.0]
 
     run(test)
 
 
-def test_an_answer_that_comes_too_late_harms_nobody() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FakeEngine(batcher, hangs=True)
-        late = asyncio.create_task(client.infer(KEY, rows(1), 0.02))
-        await engine.takes_a_batch()
-        with pytest.raises(DeadlinePassed):
-            await late
-        engine.go.set()
-        answer = await client.infer(KEY, rows(2), HANG_S)
-        assert answer.rows.tolist() == [[4.0]]
-        assert len(engine.computed) == 2
-        engine.stop()
-
-    run(test)
-
-
-def test_a_late_failure_harms_nobody() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FailingEngine(batcher, hangs=True)
-        late = asyncio.create_task(client.infer(KEY, rows(1), 0.02))
-        await engine.takes_a_batch()
-        with pytest.raises(DeadlinePassed):
-            await late
-        engine.stop()
-        await asyncio.sleep(0)
-
-    run(test)
-
-
-def test_a_cancelled_caller_takes_its_job_back() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FakeEngine(batcher, hangs=True)
-        first = asyncio.create_task(client.infer(KEY, rows(1), HANG_S))
-        await engine.takes_a_batch()
-        gone = asyncio.create_task(client.infer(KEY, rows(2), HANG_S))
-        stays = asyncio.create_task(client.infer(KEY, rows(3), HANG_S))
-        await asyncio.sleep(0)
-        assert repr(batcher) == "<Batcher open, 2 jobs, 2 rows waiting>"
+def test_a_cancelled_caller_takes_its_job_back_and_harms_nobody_in_the_batch() -> None:
+    async def test(worker: Worker) -> None:
+        engine = worker.start()
+        gone, *stay = [worker.task(number) for number in range(4)]
+        rings = await engine.hears_rings(4)
         gone.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await gone
-        assert repr(batcher.jobs[1]) == "<Job digits/1 1 rows cancelled>"
-        engine.stop()
-        assert [(await task).rows.tolist() for task in (first, stays)] == [[[2.0]], [[6.0]]]
-        assert engine.computed == [batcher.jobs[0], batcher.jobs[2]]
-
-    run(test)
-
-
-def test_cancelling_while_the_engine_computes_harms_nobody_in_the_batch() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FakeEngine(batcher, hangs=True)
-        blocker = asyncio.create_task(client.infer(KEY, rows(0), HANG_S))
-        await engine.takes_a_batch()
-        batch = [asyncio.create_task(client.infer(KEY, rows(n), HANG_S)) for n in (1, 2, 3, 4)]
-        await asyncio.sleep(0)
-        engine.go.set()
-        await engine.takes_a_batch()
-        batch[0].cancel()
-        outcomes = await asyncio.gather(blocker, *batch[1:])
-        assert [outcome.rows.tolist() for outcome in outcomes] == [[[0.0]], [[4.0]], [[6.0]], [[8.0]]]
-        engine.stop()
+        assert await engine.hears(Cancel) == [Cancel(rings[0].ticket)]
+        engine.answer(*rings)
+        assert await asyncio.gather(*stay) == [[2.0], [4.0], [6.0]]
+        assert gone.cancelled()
 
     run(test)
 
@@ -297,155 +364,275 @@ def test_cancelling_while_the_engine_computes_harms_nobody_in_the_batch() -> Non
 # Refused before any work
 
 
-def test_nothing_is_inferred_before_the_engine_is_ready() -> None:
-    async def main() -> None:
-        batcher = WatchedBatcher()
-        client = EngineClient(batcher)
-        assert client.state == "starting"
-        with pytest.raises(NotReady, match=r"^models are still being loaded$") as caught:
-            await client.infer(KEY, rows(1), HANG_S)
-        assert caught.value.retry_after_s == 1
-        assert batcher.jobs == []
-
-    asyncio.run(main())
+def deadline_in(seconds: float) -> float:
+    return time.monotonic() + seconds
 
 
-def test_nothing_is_inferred_after_the_engine_has_stopped() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        failure = RuntimeError("the device is gone")
-        await heard(client, Stopped(failure))
-        assert (client.state, client.failure, client.stopped.is_set()) == ("stopped", failure, True)
-        with pytest.raises(NotReady, match=r"^the engine has stopped$") as caught:
-            await client.infer(KEY, rows(1), HANG_S)
-        assert caught.value.retry_after_s == 5
-        assert batcher.jobs == []
+def test_nothing_is_reserved_before_the_engine_is_ready() -> None:
+    async def test(worker: Worker) -> None:
+        worker.load(card())
+        digits = worker.client.card("digits")
+        for is_linked in (False, True):
+            if is_linked:
+                worker.link()
+            with pytest.raises(NotReady, match=r"^models are still being loaded$") as caught:
+                worker.client.reserve(digits, 1, "uint8", deadline_in(HANG_S))
+            assert caught.value.retry_after_s == 1
+            with pytest.raises(NotReady):
+                worker.client.refuse_when_full(digits, deadline_in(HANG_S))
+        worker.hear(Kind.READY)
+        worker.client.refuse_when_full(digits, deadline_in(HANG_S))
+
+    run(test)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_nothing_is_reserved_after_the_engine_has_gone(is_told: bool) -> None:
+    """The end of its socket comes before the supervisor's word."""
+
+    async def test(worker: Worker) -> None:
+        engine = worker.start()
+        digits = worker.client.card("digits")
+        if is_told:
+            worker.lose()
+        else:
+            engine.hang_up()
+            await until(lambda: worker.client._line is not None and worker.client._line.gone.is_set())
+        with pytest.raises(NotReady):
+            worker.client.reserve(digits, 1, "uint8", deadline_in(HANG_S))
 
     run(test)
 
 
 def test_more_rows_than_could_ever_wait_are_too_many() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
+    async def test(worker: Worker) -> None:
+        worker.start()
         with pytest.raises(InputTooLarge, match=r"^9 rows; the queue holds 8$"):
-            await client.infer(KEY, rows(*range(9)), HANG_S)
-        assert repr(batcher) == "<Batcher open, 0 jobs, 0 rows waiting>"
+            worker.reserve(*range(9))
+        worker.reserve(*range(8)).release()
 
     run(test, max_waiting_rows=8)
 
 
-def test_a_full_queue_and_a_closed_one_refuse_at_once() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FakeEngine(batcher, hangs=True)
-        tasks = [asyncio.create_task(client.infer(KEY, rows(1), HANG_S))]
-        await engine.takes_a_batch()
-        tasks.append(asyncio.create_task(client.infer(KEY, rows(*range(8)), HANG_S)))
-        await asyncio.sleep(0)
-        assert client.waiting_rows == 8
-        with pytest.raises(QueueFull) as caught:
-            await client.infer(KEY, rows(1), HANG_S)
-        assert caught.value.retry_after_s == 1
-        batcher.close()
-        with pytest.raises(Draining):
-            await client.infer(KEY, rows(1), HANG_S)
-        engine.stop()
-        assert len(await asyncio.gather(*tasks)) == 2
-
-    run(test, max_waiting_rows=8)
-
-
-# What the engine announces
-
-
-def test_the_states_of_the_engine_follow_one_another() -> None:
-    async def main() -> None:
-        client = EngineClient(WatchedBatcher())
-        states = [client.state]
-        for message in (ModelLoaded(cards.write(card("a", 1))), Ready(), Stopped()):
-            await heard(client, message)
-            states.append(client.state)
-        assert states == ["starting", "starting", "ready", "stopped"]
-        assert client.failure is None
-
-    asyncio.run(main())
-
-
-def test_draining_is_final_but_for_the_end() -> None:
-    async def main() -> None:
-        client = EngineClient(WatchedBatcher())
-        client.drain()
-        await heard(client, Ready())
-        assert (client.state, client.is_ready.is_set()) == ("draining", True)
-        await heard(client, Stopped())
-        client.drain()
-        assert client.state == "stopped"
-
-    asyncio.run(main())
-
-
-def test_what_comes_over_open_connections_while_draining_is_answered() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        engine = FakeEngine(batcher)
-        client.drain()
-        assert (await client.infer(KEY, rows(4), HANG_S)).rows.tolist() == [[8.0]]
-        engine.stop()
+def test_more_rows_than_could_ever_lie_in_the_arena_are_too_many() -> None:
+    async def test(worker: Worker) -> None:
+        worker.start(slots=8)
+        with pytest.raises(InputTooLarge, match=r"need 11 slots of memory, of which there are 8$"):
+            worker.reserve(*[0] * 400)
+        assert worker.told() == NOTHING
 
     run(test)
 
 
-def test_the_engine_may_announce_from_its_own_thread() -> None:
-    async def main() -> None:
-        client = EngineClient(WatchedBatcher())
-        thread = threading.Thread(target=client.hear, args=[Ready()])
-        thread.start()
-        await asyncio.wait_for(client.is_ready.wait(), HANG_S)
-        thread.join()
-        assert client.state == "ready"
+def test_a_queue_that_is_full_over_all_workers_refuses_at_once() -> None:
+    async def test(worker: Worker) -> None:
+        worker.start()
+        others = worker.board.workers[2]
+        others.rows, others.work_s = 60, 5.0
+        worker.reserve(*range(4)).release()
+        with pytest.raises(QueueFull, match=r"^60 rows wait already; the queue holds 64$") as caught:
+            worker.reserve(*range(5))
+        assert caught.value.retry_after_s == 1, "a sixtieth of five seconds, rounded up"
+        assert worker.told() == NOTHING
+        others.rows = 64
+        with pytest.raises(QueueFull):
+            worker.client.refuse_when_full(worker.client.card("digits"), deadline_in(HANG_S))
+        worker.board.engine.rows = 30
+        worker.client.refuse_when_full(worker.client.card("digits"), deadline_in(HANG_S))
+        others.rows = others.work_s = worker.board.engine.rows = 0
 
-    asyncio.run(main())
+    run(test, max_waiting_rows=64)
 
 
-def test_the_descriptor_of_a_card_is_closed_once_it_is_read() -> None:
-    async def main() -> None:
-        client = EngineClient(WatchedBatcher())
-        descriptor = cards.write(card("a", 1))
-        await heard(client, ModelLoaded(descriptor))
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(descriptor)
+def test_a_request_that_would_wait_longer_than_it_has_is_refused_at_once() -> None:
+    async def test(worker: Worker) -> None:
+        worker.start()
+        others = worker.board.workers[0]
+        others.rows, others.work_s = 4, 9.0
+        with pytest.raises(QueueFull, match=r"^the queue needs about 9\.0 s, this request has") as caught:
+            worker.reserve(1, patience_s=2.0)
+        assert caught.value.retry_after_s == 8
+        worker.reserve(1, patience_s=HANG_S).release()
+        others.rows = 0
+        worker.reserve(1, patience_s=0.001).release()  # nothing waits: it is taken, whatever was measured
+        others.work_s = 0.0
 
-    asyncio.run(main())
+    run(test)
+
+
+def test_rows_for_which_there_is_no_room_now_are_refused_at_once() -> None:
+    async def test(worker: Worker) -> None:
+        worker.start(slots=8)
+        kept = [worker.reserve(number) for number in range(4)]
+        with pytest.raises(QueueFull, match=r"^there is no room for 2 rows now$") as caught:
+            worker.reserve(1, 2)
+        assert caught.value.retry_after_s == 1
+        assert worker.told() == (4, 0.04, 8)
+        for each in kept:
+            each.release()
+        worker.reserve(1, 2).release()
+
+    run(test)
+
+
+# One engine after another
+
+
+def test_everybody_who_waits_hears_at_once_that_the_engine_is_gone() -> None:
+    async def test(worker: Worker) -> None:
+        engine = worker.start()
+        tasks = [worker.task(number) for number in range(5)]
+        await engine.hears_rings(5)
+        worker.lose()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [repr(outcome) for outcome in outcomes] == ["EngineFailed('the engine stopped')"] * 5
+
+    run(test)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_run_that_was_reserved_with_another_engine_is_refused(is_replaced: bool) -> None:
+    async def test(worker: Worker) -> None:
+        worker.start()
+        digits = worker.client.card("digits")
+        with worker.reserve(1) as reserved:
+            worker.lose()
+            if is_replaced:
+                worker.start()
+            with pytest.raises(EngineFailed, match=r"^the engine stopped$"):
+                await worker.client.infer(digits, reserved, deadline_in(HANG_S))
+        assert worker.told() == NOTHING
+
+    run(test)
+
+
+def test_a_new_engine_serves_on_over_a_new_line() -> None:
+    async def test(worker: Worker) -> None:
+        for _ in range(3):
+            engine = worker.start()
+            states = [worker.client.state]
+            task = worker.task(4)
+            engine.answer(*await engine.hears_rings(1))
+            assert await task == [8.0]
+            worker.lose()
+            states.append(worker.client.state)
+            assert states == ["ready", "starting"]
+            assert [each.key for each in worker.client.cards()] == [("digits", 1)], (
+                "what is known stays known"
+            )
+
+    run(test)
+
+
+def test_what_a_new_engine_did_not_load_is_served_no_more_by_another_s_number() -> None:
+    """A version was published, or taken away, before the engine was started again."""
+
+    async def test(worker: Worker) -> None:
+        worker.start(card("a", 1), card("b", 1), card("c", 1))
+        worker.lose()
+        engine = worker.start(card("a", 2), card("c", 1))
+        assert [each.key for each in worker.client.cards()] == [("a", 2), ("c", 1)]
+        with pytest.raises(UnknownModel):
+            worker.client.card("b")
+        with pytest.raises(UnknownVersion):
+            worker.client.card("a", 1)
+        task = asyncio.create_task(worker.predict(1, model="c"))
+        (ring,) = await engine.hears_rings(1)
+        assert ring.model == 1
+        engine.answer(ring)
+        await task
+
+    run(test)
+
+
+def test_a_card_of_the_engine_before_reserves_nothing() -> None:
+    """Its rows may have another shape now; whoever read a body meanwhile tries again."""
+
+    async def test(worker: Worker) -> None:
+        worker.start()
+        before = worker.client.card("digits")
+        worker.lose()
+        worker.start(card(shape=[1, 16, 16]))
+        with pytest.raises(NotReady, match=r"^the model was loaded anew meanwhile$"):
+            worker.client.reserve(before, 1, "uint8", deadline_in(HANG_S))
+        with pytest.raises(NotReady):
+            worker.client.refuse_when_full(before, deadline_in(HANG_S))
+
+    run(test)
+
+
+# What the supervisor says
+
+
+def test_the_states_follow_one_another() -> None:
+    async def test(worker: Worker) -> None:
+        states = [worker.client.state]
+        worker.load(card())
+        worker.link()
+        states.append(worker.client.state)
+        worker.hear(Kind.READY)
+        states.append(worker.client.state)
+        worker.board.engine.alive_at = time.monotonic() - 61
+        states.append(worker.client.state)
+        worker.board.engine.alive_at = time.monotonic()
+        states.append(worker.client.state)
+        worker.hear(Kind.DRAIN)
+        states.append(worker.client.state)
+        assert states == ["starting", "starting", "ready", "stopped", "ready", "draining"]
+
+    run(test)
+
+
+def test_what_comes_over_open_connections_while_draining_is_answered() -> None:
+    async def test(worker: Worker) -> None:
+        engine = worker.start()
+        worker.hear(Kind.DRAIN)
+        task = worker.task(4)
+        engine.answer(*await engine.hears_rings(1))
+        assert await task == [8.0]
+        assert worker.client.is_draining
+
+    run(test)
+
+
+@pytest.mark.parametrize("kind", [Kind.START, Kind.UP, Kind.DISMISSED])
+def test_what_a_worker_is_never_told_is_an_error(kind: Kind) -> None:
+    async def test(worker: Worker) -> None:
+        with pytest.raises(ValueError, match=rf"^a worker is not told {kind.name}$"):
+            worker.hear(kind)
+
+    run(test)
 
 
 def test_cards_are_listed_by_name_and_version_and_the_highest_is_the_default() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        loaded = [card("b", 2), card("a", 10), card("a", 9)]
-        await heard(client, *(ModelLoaded(cards.write(one)) for one in loaded))
-        assert [one.key for one in client.cards()] == [("a", 9), ("a", 10), ("b", 2)]
-        assert client.card("a").key == ("a", 10)
-        assert client.card("a", 9).key == ("a", 9)
+    async def test(worker: Worker) -> None:
+        worker.start(card("b", 2), card("a", 10), card("a", 9))
+        assert [one.key for one in worker.client.cards()] == [("a", 9), ("a", 10), ("b", 2)]
+        assert worker.client.card("a").key == ("a", 10)
+        assert worker.client.card("a", 9).key == ("a", 9)
 
     run(test)
 
 
 def test_an_unknown_model_or_version_is_named() -> None:
-    async def test(client: EngineClient, batcher: WatchedBatcher) -> None:
-        await heard(client, ModelLoaded(cards.write(card("a", 1))))
-        with pytest.raises(UnknownModel, match=r"^no model 'b' is served$"):
-            client.card("b")
-        with pytest.raises(UnknownModel, match=r"^no model 'b' is served$"):
-            client.card("b", 1)
+    async def test(worker: Worker) -> None:
+        worker.start(card("a", 1))
+        for version in (None, 1):
+            with pytest.raises(UnknownModel, match=r"^no model 'b' is served$"):
+                worker.client.card("b", version)
         for version in (0, 2, -1):
             with pytest.raises(UnknownVersion, match=rf"^model 'a' is not served in version {version}$"):
-                client.card("a", version)
+                worker.client.card("a", version)
 
     run(test)
 
 
 def test_while_models_load_those_that_are_there_have_cards_and_others_are_not_ready() -> None:
-    async def main() -> None:
-        client = EngineClient(WatchedBatcher())
-        await heard(client, ModelLoaded(cards.write(card("a", 1))))
-        assert client.card("a").key == ("a", 1)
+    async def test(worker: Worker) -> None:
+        worker.load(card("a", 1))
+        assert worker.client.card("a").key == ("a", 1)
         for model, version in (("b", None), ("a", 2)):
             with pytest.raises(NotReady, match=r"^models are still being loaded$"):
-                client.card(model, version)
+                worker.client.card(model, version)
 
-    asyncio.run(main())
+    run(test)

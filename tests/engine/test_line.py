@@ -18,6 +18,7 @@ from service.engine.arena import Arena
 from service.engine.doorbell import Cancel, Outcome, Reply, Ring, Rings
 from service.engine.line import Line
 from service.errors import DeadlinePassed, EngineFailed, InputTooLarge
+from tests.engine.fake_engine import FakeEngine, turns, until
 from tests.engine.peer import HANG_S, mapped_arenas, open_descriptors
 
 if TYPE_CHECKING:
@@ -27,62 +28,6 @@ if TYPE_CHECKING:
     from service.engine.run import Run
 
 SLOTS = 64
-
-
-class FakeEngine:
-    """The other end of a line, by hand: it speaks the real protocol over a real socket and a real arena."""
-
-    def __init__(self, end: socket.socket, arena: Arena) -> None:
-        end.setblocking(False)
-        self.end = end
-        self.arena = arena
-        self.heard: list[Ring | Cancel] = []
-        self._inbox = Rings()
-
-    async def hears(self, *expected: type[Ring | Cancel]) -> list[Any]:
-        """Wait for as many records, and take them out; they must be of these kinds."""
-        loop = asyncio.get_running_loop()
-        while len(self.heard) < len(expected):
-            received = await asyncio.wait_for(loop.sock_recv(self.end, 1 << 16), HANG_S)
-            assert received, "the worker hung up"
-            self.heard += self._inbox.records(received)
-        taken, self.heard = self.heard[: len(expected)], self.heard[len(expected) :]
-        assert [type(record) for record in taken] == list(expected)
-        return taken
-
-    async def hears_rings(self, count: int) -> list[Ring]:
-        return await self.hears(*[Ring] * count)
-
-    def answer(self, *rings: Ring) -> None:
-        """Answer pixels with twice themselves, all in one batch."""
-        for ring in rings:
-            pixels = self.arena.array(ring.first_slot, [ring.rows, 4], "uint8")
-            behind = arenas.slots_for(ring.rows, 4)
-            self.arena.array(ring.first_slot + behind, [ring.rows, 4], "float32")[:] = pixels * 2.0
-        rows = sum(ring.rows for ring in rings)
-        self.say(*(Reply(ring.ticket, Outcome.ANSWERED, rows, 0.25, 0.5) for ring in rings))
-
-    def say(self, *replies: Reply | bytes) -> None:
-        self.end.send(b"".join(each if isinstance(each, bytes) else each.packed() for each in replies))
-
-    def hang_up(self) -> None:
-        self.end.close()
-
-
-async def turns(count: int = 5) -> None:
-    """Let the loop turn."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def until(look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + HANG_S
-    while not look():
-        assert time.monotonic() < deadline, "what the test waits for did not happen"
-        await asyncio.sleep(0.001)
-
-
-Test = "Callable[[Line, FakeEngine], Awaitable[None]]"
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -97,7 +42,10 @@ def run(request: pytest.FixtureRequest) -> Callable[[Callable[[Line, FakeEngine]
             descriptor, (ours, theirs) = arenas.create(SLOTS), socket.socketpair()
             if buffer:
                 ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-            line, engine = Line(ours, Arena(descriptor)), FakeEngine(theirs, Arena(descriptor))
+            line, engine = (
+                Line(ours, Arena(descriptor)),
+                FakeEngine(theirs, Arena(descriptor), row=4, answer=4),
+            )
             os.close(descriptor)
             await test(line, engine)
             engine.hang_up()
@@ -116,9 +64,6 @@ def run(request: pytest.FixtureRequest) -> Callable[[Callable[[Line, FakeEngine]
         assert (open_descriptors(), mapped_arenas()) == before
 
     return running
-
-
-Running = "Callable[..., None]"
 
 
 def a_run(line: Line, *values: int) -> Run:

@@ -50,9 +50,11 @@ class House:
         return peer
 
     def hear(self) -> None:
-        """Everything that has come."""
+        """Everything that has come, and send what is to be sent, as the engine does between two batches."""
         for _ in range(3):
+            self.board.flush()
             self.board.hear(0.0)
+        self.board.flush()
 
     def compute(self) -> int:
         """Answer everything that waits with twice its first pixels; how many jobs that was."""
