@@ -92,8 +92,12 @@ class Load:
         self._is_ending = True
         self.join()
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Begin; a load of which `most` is said ends by itself."""
         self._thread.start()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
