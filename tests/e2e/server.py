@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "model_store"
-PATIENCE = 25.0  # seconds; only a hang takes this long
+PATIENCE = 90.0  # seconds; only a hang takes this long
 NPY = "application/x-npy"
 
 T = TypeVar("T")
