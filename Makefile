@@ -9,6 +9,7 @@ IMAGE ?= foldserve
 BASE ?= docker.io/library/python:3.11-slim-bookworm
 BENCH ?= benchmarks/engine.py
 PYTEST_ARGS ?=
+SOAK_SECONDS ?= 600
 export TORCH_INDEX IMAGE BASE
 
 VENV := .venv
@@ -16,11 +17,12 @@ BIN := $(VENV)/bin
 SERVES := $(VENV)/.installed-serve
 TESTS := $(VENV)/.installed-test
 
-.PHONY: help serve test lint bench image clean FORCE
+.PHONY: help serve test soak lint bench image clean FORCE
 
 help:
 	@echo 'make serve   serve the shipped digits model at 127.0.0.1:8000 (FOLDSERVE_* in the environment changes that)'
 	@echo 'make test    lint, types, build the image, then every test (unit, end-to-end, browser, image)'
+	@echo 'make soak    ten minutes of mixed good and bad requests: every one answered, memory flat (SOAK_SECONDS=...)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the engine against other engines, for hours; one of the other scripts: BENCH=benchmarks/NAME.py'
 	@echo 'make image   build the container image: with docker where a daemon answers, else with buildah'
@@ -35,6 +37,7 @@ help:
 	@echo '  IMAGE=foldserve       the name of the image'
 	@echo '  BASE=NAME             the image it is built on (default: $(BASE))'
 	@echo '  PYTEST_ARGS=...       more arguments for pytest'
+	@echo '  SOAK_SECONDS=600      how long make soak takes'
 
 serve: $(SERVES)
 	@exec $(BIN)/foldserve serve
@@ -44,6 +47,9 @@ test: lint
 	@scripts/image
 	$(BIN)/python -m pytest -m 'image or not image' $(PYTEST_ARGS)
 	@echo 'make test: lint, types, the image and every test passed'
+
+soak: $(TESTS)
+	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
 
 lint: $(TESTS)
 	$(BIN)/ruff check .

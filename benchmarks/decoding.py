@@ -2,23 +2,30 @@
 
     pip install 'foldserve[train]' simplejpeg PyTurboJPEG opencv-python-headless imagecodecs pyvips[binary]
     python benchmarks/decoding.py [--decoders foldserve,pillow,simplejpeg] [--sizes 224x224] [--rounds 5]
+    python benchmarks/decoding.py --tensors
 
 Decoders that are not installed are left out. The images are a photograph of scikit-learn's at quality 90,
 4:2:0; the largest repeats it, mirrored. A row is 3x224x224: the shorter side to 256, antialiased, then the
-centre. The decoders take turns, and the best round of each counts. Prints milliseconds of CPU time per image
-on one thread, images per second on 1, 2 and 3 threads at once, and by how many levels a pixel differs from
-Pillow's, at most.
+centre. The decoders take turns; of their rounds the better quartile counts. Prints milliseconds of CPU time
+per image on one thread, images per second on 1, 2 and 3 threads at once, and by how many levels a pixel
+differs from Pillow's, at most.
+
+With --tensors: microseconds of wall time to copy float32 rows from pieces of 64 KiB, to join the pieces
+instead, to check the numbers, and to check them by way of a copy; and what handing work to a thread costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib
 import io
 import os
+import statistics
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +33,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("VIPS_CONCURRENCY", "1")
 
 import numpy as np
+import uvloop
 from PIL import Image
 
 from service.engine import allocator
 from service.inputs._containers import read_container
 from service.inputs.decoding import _write_planes, decode_image
 from service.inputs.resizing import resized
+from service.inputs.rows import refuse_unusable
+from service.inputs.tensors import _copy
 from service.store.manifest import Input
 
 if TYPE_CHECKING:
@@ -169,8 +179,9 @@ def measure(
                 seen.setdefault((name, threads), []).append(rate(work, content, threads, seconds))
     cells = {}
     for name in works:
-        rates = " / ".join(f"{max(images for images, _ in seen[name, threads]):.0f}" for threads in THREADS)
-        cells[name] = f"{1e3 * min(cpu for _, cpu in seen[name, 1]):.2f} | {rates}"
+        rates = [statistics.quantiles([images for images, _ in seen[name, n]], n=4)[2] for n in THREADS]
+        cpu_s = statistics.quantiles([cpu for _, cpu in seen[name, 1]], n=4)[0]
+        cells[name] = f"{1e3 * cpu_s:.2f} | {' / '.join(f'{images:.0f}' for images in rates)}"
     return cells
 
 
@@ -185,6 +196,55 @@ def available(names: list[str]) -> dict[str, Decode]:
     return found
 
 
+def microseconds(work: Callable[[], object], seconds: float) -> float:
+    """How long a call takes, the best of 20 rounds."""
+    best, started = float("inf"), time.perf_counter()
+    work()
+    calls = max(1, int(seconds / 20 / (time.perf_counter() - started)))
+    for _ in range(20):
+        started = time.perf_counter()
+        for _ in range(calls):
+            work()
+        best = min(best, (time.perf_counter() - started) / calls)
+    return 1e6 * best
+
+
+def through_a_copy(rows: np.ndarray) -> bool:
+    """The same check, with an array of absolute values and one of booleans."""
+    return bool((np.abs(rows) <= 1e9).reshape(len(rows), -1).all(axis=1).all())
+
+
+def measure_tensors(seconds: float) -> None:
+    """Print the table of `--tensors`."""
+    print("| rows | copied | joined | checked | through a copy |")
+    print("|---|---|---|---|---|")
+    for shape in ((1, 1, 8, 8), (1, 3, 224, 224), (32, 3, 224, 224)):
+        rows = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        content = rows.tobytes()
+        chunks = [content[start : start + 65536] for start in range(0, len(content), 65536)]
+        works: list[Callable[[], object]] = [
+            lambda chunks=chunks, rows=rows: _copy(chunks, 0, rows),
+            lambda chunks=chunks: np.frombuffer(b"".join(chunks), np.float32),
+            lambda rows=rows: refuse_unusable(rows),
+            lambda rows=rows: through_a_copy(rows),
+        ]
+        cells = " | ".join(f"{microseconds(work, seconds):.0f}" for work in works)
+        print(f"| {list(shape)} | {cells} |")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        print(f"to a thread and back: {1e6 * runner.run(hop()):.0f}")
+
+
+async def hop() -> float:
+    """Seconds that nothing takes on another thread, the median."""
+    loop, seconds = asyncio.get_running_loop(), []
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(5000):
+            started = time.perf_counter()
+            await loop.run_in_executor(threads, int)
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -192,12 +252,16 @@ def main() -> None:
     )
     parser.add_argument("--decoders", default=",".join(DECODERS))
     parser.add_argument("--sizes", default="224x224,500x375,1920x1080")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="at least 2")
     parser.add_argument("--seconds", type=float, default=0.2, help="of each measurement")
     parser.add_argument(
         "--give-back", action="store_true", help="freed memory to the system, as glibc does by itself"
     )
+    parser.add_argument("--tensors", action="store_true", help="measure rows of numbers instead of images")
     arguments = parser.parse_args()
+    if arguments.tensors:
+        measure_tensors(arguments.seconds)
+        return
     if not arguments.give_back:
         allocator.share_one_arena()
         allocator.keep()

@@ -1,9 +1,9 @@
-"""What the engine adds to a plan: from a submitted job to the returned rows, less the plan's own time.
+"""What the engine adds to a plan: from a reserved run to the answers in it, less the computing itself.
 
     python benchmarks/overhead.py [--cores 0,1] [--model digits] [--jobs 3000]
 
-One job of one row at a time, from an event loop as the web side has it, to an engine in the same process.
-Prints microseconds, the median and the quartiles.
+One job of one row at a time, from an event loop on the first core, as a worker has it, to an engine process
+on the others. Prints microseconds, the median and the quartiles.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import socket
 import statistics
 import sys
 import time
@@ -18,59 +19,57 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from service.engine import allocator
-from service.plan import openmp
-
-openmp.calm(os.environ)  # before torch is imported
-allocator.share_one_arena()
-
-import numpy as np
 import uvloop
 
-from service import settings
-from service.batching.batcher import Batcher
+from service import settings, telemetry
+from service.engine import arena, board
+from service.engine.child import Child, Order
 from service.engine.client import EngineClient
-from service.engine.engine import Engine
-from service.store.model_store import ModelStore
-from service.telemetry import Telemetry
+from service.engine.control import Kind, Message
+from service.plan import openmp
 
 
-class TimedPlan:
-    """A plan that notes how long each call takes."""
-
-    def __init__(self, plan: object) -> None:
-        self.plan = plan
-        self.seconds = 0.0
-
-    def __call__(self, rows: object) -> object:
-        started = time.perf_counter()
-        answer = self.plan(rows)  # type: ignore[operator]
-        self.seconds = time.perf_counter() - started
-        return answer
-
-
-async def measure(model: str, jobs: int) -> tuple[list[float], list[float]]:
-    """Seconds that each job took beside the plan, and in the plan."""
+async def measure(model: str, jobs: int, cores: list[int]) -> tuple[list[float], list[float]]:
+    """Seconds that each job took beside its computing, and in it."""
     chosen = settings.read({"models": model})
-    batcher = Batcher(chosen.limits)
-    client = EngineClient(batcher)
-    engine = Engine(ModelStore(chosen.model_store), chosen, batcher, Telemetry(), client.hear)
-    engine.start()
-    await client.is_ready.wait()
-    card = client.card(model)
-    timed = TimedPlan(engine._plans[card.key])
-    engine._plans[card.key] = timed  # type: ignore[assignment]
-    row = np.zeros((1, *card.facts.manifest.input.shape), np.uint8)
-    around, inside = [], []
-    for _ in range(jobs):
-        started = time.perf_counter()
-        await client.infer(card.key, row, 30.0)
-        took = time.perf_counter() - started
-        around.append(took - timed.seconds)
-        inside.append(timed.seconds)
-    batcher.close()
-    await client.stopped.wait()
+    descriptor = board.create(1)
+    client = EngineClient(chosen, board.Board(descriptor), 0)
+    with telemetry.directory() as counts:
+        order = Order(settings=chosen, counts=counts, cores=cores[1:] or cores)
+        engine = await Child.start("service.engine")
+        engine.tell(order.message((descriptor,)))
+        await _introduced(client, engine, chosen.arena_slots)
+        around, inside = [], []
+        for _ in range(jobs):
+            started = time.perf_counter()
+            computing_s = await _answered(client, model)
+            around.append(time.perf_counter() - started - computing_s)
+            inside.append(computing_s)
+        engine.tell(Message(Kind.DRAIN))
+        await engine.ended()
     return around[jobs // 10 :], inside[jobs // 10 :]
+
+
+async def _introduced(client: EngineClient, engine: Child, slots: int) -> None:
+    """Wait for the engine's cards, and join it to the client."""
+    while (message := await asyncio.to_thread(engine.control.receive)) and message.kind is not Kind.READY:
+        client.hear(message)
+    ours, theirs = socket.socketpair()
+    memory = arena.create(slots)
+    with theirs:
+        engine.tell(Message(Kind.LINK, 0, descriptors=(theirs.fileno(), memory)))
+    client.hear(Message(Kind.LINK, 0, descriptors=(ours.detach(), memory)))
+    client.hear(Message(Kind.READY))
+
+
+async def _answered(client: EngineClient, model: str) -> float:
+    """Have a row of zeros computed; the seconds that the computing took."""
+    deadline = time.monotonic() + 30.0
+    card = client.card(model)
+    with client.reserve(card, 1, "uint8", deadline) as run:
+        run.inputs[:] = 0
+        answer = await client.infer(card, run, deadline)
+        return answer.compute_s
 
 
 def main() -> None:
@@ -82,13 +81,14 @@ def main() -> None:
     parser.add_argument("--model", default="digits")
     parser.add_argument("--jobs", type=int, default=3000)
     arguments = parser.parse_args()
-    os.sched_setaffinity(0, {int(core) for core in arguments.cores.split(",")})
+    openmp.calm(os.environ)
+    cores = [int(core) for core in arguments.cores.split(",")]
+    os.sched_setaffinity(0, cores[:1])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        for name, seconds in zip(
-            ("engine", "plan"), runner.run(measure(arguments.model, arguments.jobs)), strict=True
-        ):
-            low, middle, high = (1e6 * value for value in statistics.quantiles(seconds, n=4))
-            print(f"{arguments.model}, {name}: {middle:.0f} us ({low:.0f} .. {high:.0f})")
+        measured = runner.run(measure(arguments.model, arguments.jobs, cores))
+    for name, seconds in zip(("engine", "plan"), measured, strict=True):
+        low, middle, high = (1e6 * value for value in statistics.quantiles(seconds, n=4))
+        print(f"{arguments.model}, {name}: {middle:.0f} us ({low:.0f} .. {high:.0f})")
 
 
 if __name__ == "__main__":

@@ -30,12 +30,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from contenders import Task
+from stores import publish
 
-from service.network import catalog
-from service.store import manifest as manifests
-from service.store import weights
-from service.store.manifest import Input, Manifest, Output, Weights
 from service.store.model_store import ModelStore
 
 _MIB = 1 << 20
@@ -67,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         stores = {name: Path(folder) / name for name in arguments.references}
         for model, (reference, store) in product(arguments.models, stores.items()):
-            _publish(store, model)
+            publish(store, model)
             if reference == "stored":
                 _foldserve("fold", model, "--write-reference", "--model-store", str(store)).wait()
         torch_alone, serving = _peak_of_torch(), _started(ROOT / "model_store", Case("digits", "", 0)).peak
@@ -78,29 +74,6 @@ def main() -> None:
             for case in cases:
                 starts[case].append(_started(stores[case.reference], case))
         _print(starts, stores, torch_alone, serving)
-
-
-def _publish(store: Path, model: str) -> None:
-    """A version of the architecture with random weights and statistics."""
-    network = Task("", model, 1, "float32", [], "cpu").network()
-    shape = catalog.input_shape(network)
-
-    def fill(folder: Path) -> None:
-        digest = weights.write(folder / "weights.safetensors", network.state_dict())
-        manifest = Manifest(
-            architecture=model,
-            input=Input(
-                shape=shape,
-                colour="rgb" if shape[0] == 3 else "grayscale",
-                mean=[0.5] * shape[0],
-                std=[0.25] * shape[0],
-            ),
-            outputs=[Output()],
-            weights=Weights(sha256=digest),
-        )
-        manifests.write(folder / manifests.FILE_NAME, manifest)
-
-    ModelStore(store).publish(model, 1, fill)
 
 
 def _foldserve(*arguments: str) -> subprocess.Popen[bytes]:

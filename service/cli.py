@@ -302,7 +302,9 @@ def _loaded(chosen: Settings, model: str) -> ModelFacts:
     device.set_threads(chosen.threads)
     precision = None if chosen.precision == "manifest" else chosen.precision
     with err.status(f"folding {stored}"):
-        return load(stored, device.choose(chosen.device), precision=precision).card.facts
+        return load(
+            stored, device.choose(chosen.device), precision=precision, threads=chosen.threads
+        ).card.facts
 
 
 def _write_reference(chosen: Settings, model: str, seed: int | None) -> None:

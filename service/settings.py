@@ -35,9 +35,8 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=0, le=64)] = Field(
         0, description="Processes that speak HTTP; 0: one for every four cores, at least one."
     )
-    split_cores: bool = Field(
-        True,
-        description="Keep the engine and the workers on cores of their own where there are three or more.",
+    split_cores: Literal["auto", "always", "never"] = Field(
+        "auto", description="Give the engine and the workers cores of their own; auto: where a GPU computes."
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="Threads of one computation on the CPU; 0: as many as the process owns cores."

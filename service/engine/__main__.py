@@ -1,4 +1,4 @@
-"""The engine's process: `python -m service.engine DESCRIPTOR`, started by the supervisor alone."""
+"""The engine's process: `python -m service.engine DESCRIPTOR PARENT`, started by the supervisor alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> int:
     """Load and serve until told to stop; the answer is the process's exit status."""
     control, order, descriptors = begin(dies_with_parent=True)
     board = Board(descriptors[0])
-    board.engine["pid"] = os.getpid()
+    board.engine.pid = os.getpid()
     telemetry.set_up_logs(order.settings.log_level, order.settings.log_format)
     allocator.share_one_arena()
     from service.engine.engine import Engine  # noqa: PLC0415 - the threads that torch starts come after all this

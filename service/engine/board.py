@@ -11,8 +11,6 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from service.batching.admission import Load
 
 if TYPE_CHECKING:
@@ -20,55 +18,93 @@ if TYPE_CHECKING:
 
 _SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
-# One cache line each.
-_WORKER = np.dtype(
-    {
-        "names": ["rows", "work_s", "slots", "slots_taken", "alive_at", "pid"],
-        "formats": ["i8", "f8", "i8", "i8", "f8", "i8"],
-        "itemsize": 64,
-    }
-)
-_ENGINE = np.dtype(
-    {"names": ["running_rows", "alive_at", "pid"], "formats": ["i8", "f8", "i8"], "itemsize": 64}
-)
-_SUPERVISOR = np.dtype({"names": ["workers_up", "pid"], "formats": ["i8", "i8"], "itemsize": 64})
+_PART_BYTES = 64  # a cache line: whoever writes one part does not slow the readers of another
 
 
 def create(workers: int) -> int:
     """The descriptor of a new board for so many workers; the caller closes it."""
     descriptor = os.memfd_create("foldserve-board", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, _SUPERVISOR.itemsize + _ENGINE.itemsize + workers * _WORKER.itemsize)
+    os.ftruncate(descriptor, _PART_BYTES * (2 + workers))
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     return descriptor
 
 
-class Board:
-    """The board mapped into this process.
+class _Whole:
+    """One of a part's whole numbers, at its place."""
 
-    `supervisor`, `engine` and each of `workers` is written by that process alone; the supervisor clears the
-    part of a process that is dead. Times are seconds of the monotonic clock.
-    """
+    def __init__(self, place: int) -> None:
+        self._place = place
+
+    def __get__(self, part: Part, _: object = None) -> int:
+        return part.whole[self._place]
+
+    def __set__(self, part: Part, value: int) -> None:
+        part.whole[self._place] = value
+
+
+class _Real(_Whole):
+    """One of its real numbers."""
+
+    def __get__(self, part: Part, _: object = None) -> float:  # type: ignore[override]
+        return part.real[self._place]
+
+    def __set__(self, part: Part, value: float) -> None:
+        part.real[self._place] = value
+
+
+class Part:
+    """The numbers of one process, which alone writes them; the supervisor clears those of a dead one."""
+
+    pid = _Whole(0)
+    """0 while there is no such process."""
+    rows = _Whole(1)
+    """Of a worker: its rows that wait or are computed. Of the engine: those that it computes."""
+    slots = _Whole(2)
+    """Of a worker: those of its arena."""
+    slots_taken = _Whole(3)
+    alive_at = _Real(4)
+    """When it was last heard of; 0 until it does its work."""
+    work_s = _Real(5)
+    """Of a worker: how long the engine will need for its rows, by its estimate."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+        self.whole = memory.cast("q")
+        self.real = memory.cast("d")
+
+    def beat(self) -> None:
+        """Say that the process does its work."""
+        self.alive_at = time.monotonic()
+
+    def is_silent(self, longest_s: float) -> bool:
+        """Whether a process that was heard of has not been for so long."""
+        return self.alive_at > 0 and time.monotonic() - self.alive_at > longest_s
+
+    def clear(self) -> None:
+        """Set everything to 0."""
+        self._memory[:] = bytes(len(self._memory))
+
+
+class Board:
+    """The board mapped into this process: a part for each process. Times are of the monotonic clock."""
 
     def __init__(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
-        memory = mmap.mmap(descriptor, size)
-        engine, workers = _SUPERVISOR.itemsize, _SUPERVISOR.itemsize + _ENGINE.itemsize
-        self.supervisor = np.ndarray((), _SUPERVISOR, memory)
-        self.engine = np.ndarray((), _ENGINE, memory, engine)
-        self.workers = np.ndarray(((size - workers) // _WORKER.itemsize,), _WORKER, memory, workers)
+        memory = memoryview(mmap.mmap(descriptor, size))
+        starts = range(0, size, _PART_BYTES)
+        parts = [Part(memory[start : start + _PART_BYTES]) for start in starts]
+        self.supervisor, self.engine, *self.workers = parts
 
     def load(self) -> Load:
         """What waits for the engine, over all workers."""
-        rows = int(self.workers["rows"].sum()) - int(self.engine["running_rows"])
-        return Load(max(rows, 0), float(self.workers["work_s"].sum()))
-
-    def is_silent(self, part: np.ndarray | np.void, longest_s: float) -> bool:
-        """Whether `engine` or one of `workers`, once it was up, has not been heard of for so long."""
-        heard = float(part["alive_at"])
-        return heard > 0 and time.monotonic() - heard > longest_s
+        rows, work_s = -self.engine.rows, 0.0
+        for worker in self.workers:
+            rows += worker.rows
+            work_s += worker.work_s
+        return Load(max(rows, 0), work_s)
 
     def pids(self) -> Mapping[str, int]:
         """The processes that run, by their part."""
-        found = {"supervisor": int(self.supervisor["pid"]), "engine": int(self.engine["pid"])}
-        found |= {f"worker-{number}": int(pid) for number, pid in enumerate(self.workers["pid"])}
-        return {part: pid for part, pid in found.items() if pid}
+        workers = {f"worker-{number}": worker for number, worker in enumerate(self.workers)}
+        parts = {"supervisor": self.supervisor, "engine": self.engine} | workers
+        return {name: part.pid for name, part in parts.items() if part.pid}

@@ -50,7 +50,7 @@ class Child:
 
     @classmethod
     async def start(cls, module: str) -> Self:
-        """Start `python -m module` in a group of its own: a terminal's Ctrl-C is for the supervisor.
+        """Start `python -m module` in a session of its own: a terminal's Ctrl-C is for the supervisor.
 
         It waits for its order.
         """
@@ -60,7 +60,7 @@ class Child:
                 *(sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                process_group=0,
+                start_new_session=True,
             )
         return cls(running, control)
 
@@ -78,8 +78,10 @@ class Child:
 
     def kill(self) -> None:
         """End it at once."""
-        with contextlib.suppress(ProcessLookupError):
-            self._running.kill()
+        if self._running.returncode is None:
+            # Not by asyncio's `kill`, which may collect the exit status that `ended` waits for.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     async def ended(self) -> int:
         """Its exit status, once it has ended; negative for a signal."""

@@ -73,7 +73,7 @@ class EngineClient:
             return "draining"
         if not self.is_ready:
             return "starting"
-        return "stopped" if self.board.is_silent(self.board.engine, self._hang_s) else "ready"
+        return "stopped" if self.board.engine.is_silent(self._hang_s) else "ready"
 
     def cards(self) -> list[ModelCard]:
         """The cards of all loaded versions, by name and version."""
@@ -134,8 +134,8 @@ class EngineClient:
 
     def beat(self) -> None:
         """Tell the board that this worker's loop runs, and what it holds; call it several times a second."""
-        self._own["alive_at"] = time.monotonic()
-        self._own["slots_taken"] = 0 if self._line is None else self._line.slots.taken
+        self._own.beat()
+        self._own.slots_taken = 0 if self._line is None else self._line.slots.taken
 
     def _refuse(self, card: ModelCard, rows: int, deadline: float) -> None:
         seconds_per_row = self._rates[card.key].seconds_per_row
@@ -153,7 +153,7 @@ class EngineClient:
         if self._line is not None:
             self._line.close()
         self._line = line
-        self._own["slots"] = 0 if line is None else line.slots.count
+        self._own.slots = 0 if line is None else line.slots.count
         self.beat()
 
     def _learn(self, number: int, descriptor: int) -> None:
@@ -165,11 +165,11 @@ class EngineClient:
     def _count(self, run: Run, rows: int, work_s: float) -> None:
         """Tell the board of rows that wait, until they do no more."""
         own = self._own
-        own["rows"] += rows
-        own["work_s"] += work_s
+        own.rows += rows
+        own.work_s += work_s
 
         def settled() -> None:
-            own["rows"] -= rows
-            own["work_s"] = own["work_s"] - work_s if own["rows"] else 0.0  # rounding must not add up
+            own.rows -= rows
+            own.work_s = own.work_s - work_s if own.rows else 0.0  # rounding must not add up
 
         run.on_settled = settled

@@ -12,9 +12,12 @@ from typing import NamedTuple, Self
 
 # kind, number, bytes of text
 _HEADER = struct.Struct("<III")
-_ROOM = socket.CMSG_SPACE(4 * 8)
 _MOST_TEXT = 1 << 16
-_FLAGS = socket.MSG_WAITALL | socket.MSG_CMSG_CLOEXEC
+_ROOM = socket.CMSG_SPACE(4 * 8)
+
+
+class MalformedMessage(Exception):
+    """The other side said what is no message."""
 
 
 class Kind(IntEnum):
@@ -48,7 +51,7 @@ class Message(NamedTuple):
 
 
 class Control:
-    """One end of a control socket. Messages are small, so that one is sent or received as a whole."""
+    """One end of a control socket, which keeps messages apart: one comes as a whole or not at all."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -56,7 +59,7 @@ class Control:
     @classmethod
     def pair(cls) -> tuple[Self, socket.socket]:
         """One end, and the socket to hand to the other side."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), theirs
 
     def fileno(self) -> int:
@@ -65,8 +68,13 @@ class Control:
 
     def send(self, message: Message) -> None:
         """Send without waiting; the descriptors stay the caller's. Raises `OSError` where nobody reads."""
+        if len(message.text) > _MOST_TEXT:
+            raise ValueError(f"a text of {len(message.text)} bytes")
         header = _HEADER.pack(message.kind, message.number, len(message.text))
-        socket.send_fds(self._end, [header, message.text], message.descriptors, socket.MSG_DONTWAIT)
+        # Not by `socket.send_fds`, which drops the flags: it would wait.
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", message.descriptors))
+        ancillary = [rights] if message.descriptors else []
+        self._end.sendmsg([header, message.text], ancillary, socket.MSG_DONTWAIT)
 
     def has_message(self) -> bool:
         """Whether `receive` would not wait."""
@@ -75,16 +83,26 @@ class Control:
         return bool(poll.poll(0))
 
     def receive(self) -> Message | None:
-        """The next message, waited for; None where the other side is gone."""
+        """The next message, waited for; None where the other side is gone. Raises `MalformedMessage`."""
         try:
-            header, ancillary, _, _ = self._end.recvmsg(_HEADER.size, _ROOM, _FLAGS)
+            content, ancillary, _, _ = self._end.recvmsg(
+                _HEADER.size + _MOST_TEXT, _ROOM, socket.MSG_CMSG_CLOEXEC
+            )
         except ConnectionError:
             return None
-        if len(header) < _HEADER.size:
+        descriptors = _descriptors(ancillary)
+        if not content:
             return None
-        kind, number, length = _HEADER.unpack(header)
-        text = self._end.recv(length, socket.MSG_WAITALL) if 0 < length <= _MOST_TEXT else b""
-        return Message(Kind(kind), number, text, _descriptors(ancillary))
+        try:
+            kind, number, length = _HEADER.unpack_from(content)
+            message = Message(Kind(kind), number, content[_HEADER.size :], descriptors)
+        except (struct.error, ValueError) as wrong:
+            _close(descriptors)
+            raise MalformedMessage(str(wrong)) from None
+        if len(message.text) != length:
+            _close(descriptors)
+            raise MalformedMessage(f"a text of {len(message.text)} bytes, announced with {length}")
+        return message
 
     def close(self) -> None:
         """Hang up; the other side sees it."""
@@ -101,5 +119,9 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
 
 def close_all(message: Message) -> None:
     """Close the descriptors of a message that nobody wants."""
-    for descriptor in message.descriptors:
+    _close(message.descriptors)
+
+
+def _close(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
         os.close(descriptor)

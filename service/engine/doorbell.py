@@ -6,6 +6,7 @@ with the version of this protocol. Whoever reads one that is not as written here
 
 from __future__ import annotations
 
+import math
 import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,6 +48,9 @@ class Outcome(IntEnum):
         if self is Outcome.CANCELLED:
             return JobCancelled("the job was cancelled while it waited")
         return EngineFailed("the rows could not be computed")
+
+
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 
 class Ring(NamedTuple):
@@ -131,7 +135,7 @@ class Rings(Inbox):
             if kind == _CANCEL:
                 yield Cancel(ticket)
             elif kind == _JOB:
-                yield Ring(ticket, model, dtype, first, rows, arrived, deadline)
+                yield _checked(Ring(ticket, model, dtype, first, rows, arrived, deadline))
             else:
                 raise MalformedRecord(f"a record of kind {kind}")
 
@@ -145,6 +149,15 @@ class Replies(Inbox):
     def records(self, received: bytes) -> Iterator[Reply]:
         """The replies that are complete now; raises `MalformedRecord`."""
         for _, outcome, batch_rows, ticket, queue_s, compute_s in self._cut(received):
-            if outcome not in set(Outcome):
+            if outcome not in _OUTCOMES:
                 raise MalformedRecord(f"an outcome of {outcome}")
-            yield Reply(ticket, Outcome(outcome), batch_rows, queue_s, compute_s)
+            yield Reply(ticket, _OUTCOMES[outcome], batch_rows, queue_s, compute_s)
+
+
+def _checked(ring: Ring) -> Ring:
+    if not ring.rows:
+        raise MalformedRecord("a job of no rows")
+    for seconds in (ring.arrived, ring.deadline):
+        if not math.isfinite(seconds):  # it would have no place in the order of the queue
+            raise MalformedRecord(f"a time of {seconds}")
+    return ring

@@ -67,10 +67,9 @@ class Engine:
         self._control.send(Message(Kind.READY))
         patience_s = 0.0
         while not self._switchboard.is_stopping or self._queue.waiting_rows:
-            self._board.engine["alive_at"] = time.monotonic()
+            self._board.engine.beat()
             self._switchboard.hear(patience_s)
             patience_s = self._step()
-        self._switchboard.hear(0.0)
 
     # --- loading
 
@@ -98,6 +97,7 @@ class Engine:
             on,
             precision=precision,
             max_batch=self._settings.max_batch or None,
+            threads=self._settings.threads,
             tune=self._settings.tune,
         )
         key = loaded.card.key
@@ -118,7 +118,8 @@ class Engine:
         if decision.run:
             self._run(decision.run)
             return 0.0
-        self._board.engine["running_rows"] = 0
+        self._switchboard.flush()
+        self._board.engine.rows = 0
         return _HEARTBEAT_S if decision.wait_s is None else min(decision.wait_s, _HEARTBEAT_S)
 
     def _run(self, batch: Sequence[Part[LinkedJob]]) -> None:
@@ -134,22 +135,24 @@ class Engine:
             job = batch[0].job
             self._queue.withdraw(job)
             self._switchboard.reply(job, Outcome.FAILED)
+            self._switchboard.flush()
             self._require_health(job)
 
     def _answer(self, batch: Sequence[Part[LinkedJob]]) -> None:
         key, started = batch[0].job.lane.key, time.monotonic()
         inputs = [part.job.inputs[part.start : part.stop] for part in batch]
         rows = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
-        self._board.engine["running_rows"] = len(rows)
+        self._board.engine.rows = len(rows)
         answers = self._plans[key](torch.from_numpy(rows)).numpy()
         seconds = time.monotonic() - started
-        self._telemetry.batch(key.model, key.version, len(rows))
         first = 0
         for part in batch:
             size = part.stop - part.start
             part.job.outputs[part.start : part.stop] = answers[first : first + size]
             first += size
             self._count(part, started, seconds, len(rows))
+        self._switchboard.flush()
+        self._telemetry.batch(key.model, key.version, len(rows))
 
     def _require_health(self, job: LinkedJob) -> None:
         """Raise where rows that are surely good fail, too: then only a new process helps the device."""

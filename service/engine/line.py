@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,9 @@ class Line:
         self._replies = Replies()
         self._tickets = itertools.count()
         # The mutable state besides: who waits for a reply, and what could not be sent yet.
-        self._waiting: dict[int, tuple[Run, asyncio.Future[Reply]]] = {}
+        self._waiting: dict[int, tuple[Run, asyncio.Future[Reply], float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires = math.inf
         self._unsent = bytearray()
         self._loop.add_reader(end, self._hear)
 
@@ -71,15 +74,14 @@ class Line:
         ticket = next(self._tickets)
         replied: asyncio.Future[Reply] = self._loop.create_future()
         run.hold()  # until the reply, even where nobody waits for it any more
-        self._waiting[ticket] = run, replied
+        self._waiting[ticket] = run, replied, deadline
+        if deadline < self._fires:
+            self._arm(deadline)
         dtype = DTYPES.index(run.inputs.dtype.name)
         ring = Ring(ticket, model, dtype, run.first_slot, len(run), time.monotonic(), deadline)
         self._send(ring.packed())
         try:
-            async with asyncio.timeout_at(deadline + self._loop.time() - time.monotonic()):
-                reply = await replied
-        except TimeoutError:
-            raise Outcome.LATE.error() from None
+            reply = await replied
         finally:
             if ticket in self._waiting:
                 self._send(Cancel(ticket).packed())
@@ -95,12 +97,31 @@ class Line:
         self._loop.remove_writer(self._end)
         self._end.close()
         self.gone.set()
-        for run, replied in self._waiting.values():
+        if self._timer:
+            self._timer.cancel()
+        for run, replied, _ in self._waiting.values():
             run.settle()
             run.release()
             if not replied.done():
                 replied.set_exception(EngineFailed("the engine stopped", retry_after_s=1))
         self._waiting.clear()
+
+    def _arm(self, deadline: float) -> None:
+        """Look at `deadline` for whoever is late by then: one timer for all, since most never fire."""
+        if self._timer:
+            self._timer.cancel()
+        self._fires = deadline
+        self._timer = self._loop.call_later(max(deadline - time.monotonic(), 0.0), self._end_late)
+
+    def _end_late(self) -> None:
+        self._timer, self._fires = None, math.inf
+        now = time.monotonic()
+        for _, replied, deadline in self._waiting.values():
+            if deadline <= now and not replied.done():
+                replied.set_exception(Outcome.LATE.error())
+        left = [deadline for _, replied, deadline in self._waiting.values() if not replied.done()]
+        if left:
+            self._arm(min(left))
 
     def _send(self, record: bytes) -> None:
         """Send with the loop's next turn, together with what others say until then."""
@@ -137,7 +158,7 @@ class Line:
             self.close()
             return
         for reply in replies:
-            run, replied = self._waiting.pop(reply.ticket)
+            run, replied, _ = self._waiting.pop(reply.ticket)
             run.settle()
             run.release()
             if not replied.done():

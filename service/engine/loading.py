@@ -20,9 +20,10 @@ from service.graph.precision import astype
 from service.inspection.layer_stats import DERIVED, STORED, LayerStats, summary, with_derived
 from service.network.adopt import norms
 from service.plan import bucket, tuning
-from service.plan.device import describe, free_bytes
+from service.plan.device import describe, free_bytes, use_threads
 from service.plan.plan import PRECISIONS, Plan, Precision, lower
 from service.plan.preprocessing import Preprocessing
+from service.plan.threads import worthwhile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,12 +62,14 @@ def load(
     *,
     precision: str | None = None,
     max_batch: int | None = None,
+    threads: int = 0,
     tune: bool = False,
     free: float | None = None,
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
 
-    With `tune` it is measured how many threads, up to torch's number, suit the plan.
+    On a CPU the plan runs on torch's number of threads; where `threads`, the number that somebody asked for,
+    is 0, on no more than its rows keep busy. With `tune` it is measured how many, up to that, suit it.
     Where `max_batch` is None, a CPU computes fewer rows at once than the manifest allows where more
     would be slower. `precision` is one of `PRECISIONS`. Raises `InvalidConfiguration` for one that the
     device has not got, `StoreError` for what is wrong on disk and `ModelRefused` for a network that must
@@ -80,6 +83,8 @@ def load(
     with allocator.giving_back():
         graph, folded = _folded(stored, computed, step)
         with step("tune" if tune else "lower"):
+            if device.type == "cpu" and not threads and not tune:
+                use_threads(worthwhile(graph.graph, torch.get_num_threads()))
             plan = _lowered(stored, graph, computed, device, max_batch, tune=tune)
             del graph
             gc.collect()

@@ -83,14 +83,9 @@ def _left_to_groups(root: Path) -> Iterator[float]:
         _, controllers, path = line.split(":", maxsplit=2)
         if not controllers or "memory" in controllers.split(","):
             kind = _VERSION_1 if controllers else _VERSION_2
-            for group in _upwards(PurePosixPath(path)):
+            own = PurePosixPath(path).relative_to("/")
+            for group in (own, *own.parents):  # in a container often only the last is there
                 yield _left(root / kind.mount / group, kind)
-
-
-def _upwards(path: PurePosixPath) -> Iterator[PurePosixPath]:
-    """The group and those that it is in, below the mount; in a container often only the last is there."""
-    own = path.relative_to("/")
-    return iter([own, *own.parents] if own.parts else [own])
 
 
 def _left(group: Path, kind: _Group) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.plan.cores import owned_cores
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 _CORES_PER_WORKER = 4
 _MOST_WORKERS = 8
+_DRIVER = Path("/dev/nvidiactl")
 _LEAST_CORES = 3
 """With fewer, a core for the workers alone would cost the engine half of what it has."""
 
@@ -29,14 +32,31 @@ class Placement:
 
 
 def place(settings: Settings) -> Placement:
-    """What the settings say, or what suits the cores of this process."""
+    """What the settings say, or what suits the cores of this process.
+
+    Which cores the workers get is drawn by lot: several services on one machine should not share one.
+    """
     cores = sorted(os.sched_getaffinity(0))
-    return _placed(settings.workers, cores, owned_cores(), is_split=settings.split_cores)
+    drawn = secrets.randbelow(len(cores))
+    return split(settings, [*cores[drawn:], *cores[:drawn]], owned_cores())
 
 
-def _placed(workers: int, cores: Sequence[int], owned: int, *, is_split: bool) -> Placement:
-    workers = workers or min(max(1, owned // _CORES_PER_WORKER), _MOST_WORKERS)
-    # A quota of some cores' worth of time is no set of cores that could be divided.
-    if not is_split or owned < len(cores) or len(cores) < max(_LEAST_CORES, workers + 1):
+def split(settings: Settings, cores: Sequence[int], owned: int) -> Placement:
+    """The first of `cores` for the workers, the others for the engine, where they can be told apart.
+
+    A quota of `owned` cores' worth of time is no set of cores that could be divided.
+    """
+    workers = settings.workers or min(max(1, owned // _CORES_PER_WORKER), _MOST_WORKERS)
+    is_wanted = settings.split_cores == "always" or (settings.split_cores == "auto" and _has_gpu(settings))
+    is_enough = len(cores) >= _LEAST_CORES and len(cores) - workers >= max(settings.threads, 1)
+    if not is_wanted or owned < len(cores) or not is_enough:
         return Placement(workers)
-    return Placement(workers, list(cores[:workers]), list(cores[workers:]))
+    return Placement(workers, sorted(cores[:workers]), sorted(cores[workers:]))
+
+
+def _has_gpu(settings: Settings) -> bool:
+    """Whether the engine will compute on a GPU, as far as can be told without torch.
+
+    Where it computes on the CPU, every core that it does not get costs more than workers on its cores do.
+    """
+    return settings.device.startswith("cuda") or (settings.device == "auto" and _DRIVER.exists())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import selectors
+import select
 import socket
 from typing import TYPE_CHECKING
 
@@ -36,33 +36,39 @@ class Switchboard:
         self._control = control
         self._queue = queue
         self._models = models
-        self._poll = selectors.DefaultSelector()
-        self._poll.register(control, selectors.EVENT_READ)
-        # The mutable state besides: the jobs of each link without a reply, and the links with one to send.
+        # Not the selectors module, which takes longer than the call of the system that it makes.
+        self._poll = select.epoll()
+        self._poll.register(control, select.EPOLLIN)
+        # The mutable state besides: the links by descriptor, the jobs of each without a reply, and the links
+        # with one to send.
+        self._links: dict[int, Link] = {}
         self._jobs: dict[Link, dict[int, LinkedJob]] = {}
         self._unsent: set[Link] = set()
 
     def hear(self, patience_s: float) -> None:
         """Take everything that has come; where nothing has, wait for it so long at most."""
-        self._flush()
-        for key, _ in self._poll.select(patience_s):
-            if isinstance(key.fileobj, Link):
-                self._hear_link(key.fileobj)
-            else:
+        for descriptor, event in self._poll.poll(patience_s):
+            link = self._links.get(descriptor)
+            if link is None:
                 self._hear_control()
+                continue
+            if event & select.EPOLLOUT and link.flush():
+                self._poll.modify(link, select.EPOLLIN)
+            if event & ~select.EPOLLOUT:
+                self._hear_link(link)
 
     def reply(self, job: LinkedJob, outcome: Outcome) -> None:
-        """Tell a job's worker what became of it, with the next `hear`; a link that is gone needs none."""
+        """Tell a job's worker what became of it, with the next `flush`; a link that is gone needs none."""
         if self._jobs.get(job.link, {}).pop(job.ticket, None) is not None:
             job.link.reply(Reply(job.ticket, outcome, job.batch_rows, job.queue_s, job.compute_s))
             self._unsent.add(job.link)
 
-    def _flush(self) -> None:
-        for link in list(self._unsent):
-            is_sent = link.flush()
-            self._poll.modify(link, selectors.EVENT_READ | (0 if is_sent else selectors.EVENT_WRITE))
-            if is_sent:
-                self._unsent.discard(link)
+    def flush(self) -> None:
+        """Send the replies; to a worker that reads none now, once it does."""
+        for link in self._unsent:
+            if not link.flush():
+                self._poll.modify(link, select.EPOLLIN | select.EPOLLOUT)
+        self._unsent.clear()
 
     def _hear_control(self) -> None:
         message = self._control.receive()
@@ -75,7 +81,8 @@ class Switchboard:
             link = Link(message.number, socket.socket(fileno=end), Arena(memory))
             os.close(memory)
             self._jobs[link] = {}
-            self._poll.register(link, selectors.EVENT_READ)
+            self._links[link.fileno()] = link
+            self._poll.register(link, select.EPOLLIN)
 
     def _hear_link(self, link: Link) -> None:
         try:
@@ -105,6 +112,7 @@ class Switchboard:
     def _hang_up(self, link: Link) -> None:
         self._poll.unregister(link)
         self._unsent.discard(link)
+        del self._links[link.fileno()]
         for job in self._jobs.pop(link).values():
             self._queue.withdraw(job)
         link.close()

@@ -40,10 +40,10 @@ class Watch:
         if now - self._looked_at > self._longest_s / 2:
             self._awake_since = now
         self._looked_at = now
-        heard = self._board.workers["alive_at"].tolist()
+        workers = enumerate(self._board.workers)
         return Silent(
-            self._is_silent(float(self._board.engine["alive_at"])),
-            [number for number, at in enumerate(heard) if self._is_silent(at)],
+            self._is_silent(self._board.engine.alive_at),
+            [number for number, worker in workers if self._is_silent(worker.alive_at)],
         )
 
     def _is_silent(self, heard: float) -> bool:

@@ -10,6 +10,7 @@ import sys
 import uvloop
 
 from service import telemetry
+from service.engine import allocator
 from service.engine.board import Board
 from service.engine.child import begin
 from service.web.worker import Worker
@@ -18,8 +19,10 @@ from service.web.worker import Worker
 def main() -> int:
     """Serve until told to drain; the answer is the process's exit status."""
     control, order, descriptors = begin(dies_with_parent=False)
+    allocator.share_one_arena()
+    allocator.keep_images()
     board = Board(descriptors[0])
-    board.workers["pid"][order.number] = os.getpid()
+    board.workers[order.number].pid = os.getpid()
     telemetry.set_up_logs(order.settings.log_level, order.settings.log_format)
     worker = Worker(control, order, board, socket.socket(fileno=descriptors[1]))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -9,13 +9,16 @@ from fastapi import FastAPI
 from service import __version__
 from service.web import problems, routes_health, routes_models, routes_page, routes_predict
 from service.web.body_limit import BodyLimit
+from service.web.shortcut import Shortcut
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from service.web.context import Parts
 
 
-def compose(parts: Parts) -> FastAPI:
-    """The web application over its parts."""
+def compose(parts: Parts) -> ASGIApp:
+    """The web application over its parts, with its limits around it."""
     app = FastAPI(
         title="foldserve",
         version=__version__,
@@ -24,10 +27,9 @@ def compose(parts: Parts) -> FastAPI:
         redoc_url=None,
     )
     app.state.parts = parts
-    app.add_middleware(BodyLimit, max_bytes=parts.settings.max_body_bytes)
     app.include_router(routes_predict.router)
     app.include_router(routes_models.router)
     app.include_router(routes_health.router)
     app.include_router(routes_page.router)
     problems.install(app)
-    return app
+    return BodyLimit(Shortcut(app), max_bytes=parts.settings.max_body_bytes)

@@ -17,11 +17,11 @@ from service.inputs.images import rows_from_image, rows_from_images
 from service.inputs.tensors import rows_from_npy, rows_from_octets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from concurrent.futures import Executor
+    from concurrent.futures import Executor, Future
 
     import numpy as np
     from starlette.requests import Request
+    from starlette.types import Receive
 
     from service.inputs.rows import Rows
     from service.settings import Settings
@@ -53,29 +53,17 @@ async def read_rows(request: Request, parts: Parts, spec: Input, query: PredictQ
     Raises `InvalidInput` and its kinds, and `JobCancelled` for a client that went away. The body
     stays in the pieces in which it came; only a document or an image is joined.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in READ:
-        raise UnsupportedMediaType(f"content type {media_type!r} is not read; these are: {', '.join(READ)}")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("compressed bodies are not read")
-    limits = parts.settings
+    media_type = _media_type(request)
     try:
         if media_type == "multipart/form-data":
-            images = await _images(request, limits)
+            images, limits = await _images(request, parts.settings), parts.settings
             return rows_from_images(images, spec, limits.max_request_rows, limits.max_pixels)
-        chunks = await gathered(request.stream())
+        chunks = await gathered(request.receive)
     except ClientDisconnect:
         raise JobCancelled("the client went away before its body was complete") from None
     if not chunks:
         raise InvalidInput("the body is empty")
-    if media_type == "application/octet-stream":
-        return rows_from_octets(chunks, query.dtype, spec, limits.max_request_rows)
-    if media_type == "application/x-npy":
-        return rows_from_npy(chunks, spec, limits.max_request_rows)
-    content = b"".join(chunks)
-    if media_type in IMAGES:
-        return rows_from_image(content, spec, limits.max_pixels)
-    return await _document(content, parts, spec, query)
+    return await _rows(media_type, chunks, parts, spec, query)
 
 
 async def fill(rows: Rows, out: np.ndarray, decoders: Executor) -> None:
@@ -90,19 +78,32 @@ async def fill(rows: Rows, out: np.ndarray, decoders: Executor) -> None:
     try:
         await asyncio.wrap_future(writing)
     except asyncio.CancelledError:
-        while not writing.cancel() and not writing.done():
-            with contextlib.suppress(asyncio.CancelledError, InvalidInput):
-                await asyncio.shield(asyncio.wrap_future(writing))
+        if not writing.cancel():
+            await _ended(writing)
         raise
 
 
-async def gathered(stream: AsyncIterator[bytes]) -> list[bytes]:
-    """The pieces of a stream as they come, except that very small ones are joined.
+async def _ended(writing: Future[None]) -> None:
+    """Wait for the end, however often the caller is cancelled; how it ended interests nobody."""
+    ending = asyncio.wrap_future(writing)
+    while not ending.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([ending])
+    ending.exception()  # or the loop would complain of it
 
-    Otherwise a body that comes a byte at a time would take many times its length.
+
+async def gathered(receive: Receive) -> list[bytes]:
+    """The pieces of a body as they come, except that very small ones are joined.
+
+    Otherwise a body that comes a byte at a time would take many times its length. Raises `ClientDisconnect`.
     """
     chunks: list[bytes] = []
-    async for chunk in stream:
+    is_more = True
+    while is_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, is_more = message.get("body", b""), message.get("more_body", False)
         if chunks and len(chunks[-1]) + len(chunk) <= _SMALL_CHUNK:
             chunks[-1] += chunk
         elif chunk:
@@ -110,12 +111,28 @@ async def gathered(stream: AsyncIterator[bytes]) -> list[bytes]:
     return chunks
 
 
-async def _document(content: bytes, parts: Parts, spec: Input, query: PredictQuery) -> Rows:
-    limits = parts.settings
-    arguments = (content, query.dtype, spec, limits.max_request_rows, limits.max_pixels)
+def _media_type(request: Request) -> str:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in READ:
+        raise UnsupportedMediaType(f"content type {media_type!r} is not read; these are: {', '.join(READ)}")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("compressed bodies are not read")
+    return media_type
+
+
+async def _rows(media_type: str, chunks: list[bytes], parts: Parts, spec: Input, query: PredictQuery) -> Rows:
+    max_rows, max_pixels = parts.settings.max_request_rows, parts.settings.max_pixels
+    if media_type == "application/octet-stream":
+        return rows_from_octets(chunks, query.dtype, spec, max_rows)
+    if media_type == "application/x-npy":
+        return rows_from_npy(chunks, spec, max_rows)
+    content = b"".join(chunks)
+    if media_type in IMAGES:
+        return rows_from_image(content, spec, max_pixels)
+    document = (content, query.dtype, spec, max_rows, max_pixels)
     if len(content) <= QUICK_BYTES:
-        return rows_from_json(*arguments)
-    return await asyncio.get_running_loop().run_in_executor(parts.decoders, rows_from_json, *arguments)
+        return rows_from_json(*document)
+    return await asyncio.get_running_loop().run_in_executor(parts.decoders, rows_from_json, *document)
 
 
 async def _images(request: Request, settings: Settings) -> list[bytes]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.errors import HeadersTooLarge, InvalidHttp, InvalidInput, RequestTimeout
 from service.web.alarm import Alarm
 from service.web.body_limit import FAULT
+from service.web.flow import Flow
 from service.web.problems import problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import asyncio
 
-    from uvicorn._types import ASGI3Application
     from uvicorn.config import Config
 
     from service.settings import Settings
+
+WATCHERS = "watchers"
+"""Where in the state of a request whoever answers it leaves functions to call once the client is gone."""
 
 LINGER_S = 0.5
 """How long a drain waits for a request that may be on its way: many round trips, and no nuisance."""
@@ -40,26 +41,6 @@ class State(ServerState):
     is_draining = False
 
 
-class _Flow(FlowControl):
-    """uvicorn's; it also says how many seconds reading was paused, once it goes on."""
-
-    def __init__(self, transport: asyncio.Transport, resumed: Callable[[float], None]) -> None:
-        super().__init__(transport)
-        self._loop = asyncio.get_running_loop()
-        self._resumed = resumed
-        self._paused_at = 0.0
-
-    def pause_reading(self) -> None:
-        if not self.read_paused:
-            self._paused_at = self._loop.time()
-            super().pause_reading()
-
-    def resume_reading(self) -> None:
-        if self.read_paused:
-            super().resume_reading()
-            self._resumed(self._loop.time() - self._paused_at)
-
-
 class Connection(HttpToolsProtocol):
     """One client's connection, with a limit in time for whatever the client owes.
 
@@ -75,10 +56,11 @@ class Connection(HttpToolsProtocol):
     a request on its way is still answered.
 
     Of uvicorn's class it uses, beside the callbacks of protocol and parser: the attributes `loop`,
-    `transport`, `flow`, `cycle` and `server_state`; the methods `on_response_complete`,
-    `send_400_response`, `shutdown`, `timeout_keep_alive_handler` and `_start_asgi_task`; of a cycle
-    `scope`, `keep_alive`, `more_body`, `message_event`, `disconnected`, `response_started`,
-    `response_complete` and `waiting_for_100_continue`; of a server state `default_headers`.
+    `transport`, `flow`, `cycle`, `pipeline`, `headers` and `server_state`; the methods
+    `on_response_complete`, `send_400_response`, `shutdown` and `_start_asgi_task`; of a cycle `scope`,
+    `keep_alive`, `more_body`, `message_event`, `disconnected`, `response_started`,
+    `response_complete` and `waiting_for_100_continue`; of a server state `default_headers` and
+    `total_requests`.
     `tests/web/test_connection.py` says so when one of them has gone.
     """
 
@@ -111,13 +93,16 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = _Flow(transport, self._on_reading_again)
+        self.flow = Flow(transport, self._on_reading_again)
         self._since = self.loop.time()
         self._reading.set(self._deadline())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._reading.cancel()
         self._writing.cancel()
+        if self._answered is not None:
+            for watcher in list(cast("dict[str, Any]", self._answered.scope)["state"][WATCHERS]):
+                watcher()
         if self._answered is not None and self._answered is not self.cycle:
             self._answered.disconnected = True  # uvicorn tells only the request that came last
             self._answered.message_event.set()
@@ -152,12 +137,16 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        cast("dict[str, Any]", self.scope)["state"][WATCHERS] = set()
         self._part = "head"
         if self.cycle is not None:  # the time of the first request began with the connection
             self._since = self.loop.time()
 
     def on_headers_complete(self) -> None:
+        is_next = not self._is_answer_owed
         super().on_headers_complete()
+        if is_next:
+            self._answered = self.cycle
         self._part, self._since = "body", self.loop.time()
         self._received = self._unparsed = 0
         self.headers = []  # trailers go here, not among the headers that a route reads
@@ -177,21 +166,21 @@ class Connection(HttpToolsProtocol):
     # --- what uvicorn says
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        """Go on with the next request; in place of uvicorn's, which makes a timer each time."""
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self._reading.clear()
             self._watch_writing()
-        elif self.server_state.is_draining and not self._is_answer_owed:
-            self._reading.advance(self._deadline())
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._answered = cycle
-        super()._start_asgi_task(cycle, app)
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._answered, app = self.pipeline.pop()
+            self._start_asgi_task(self._answered, app)
+        elif self._part is None or self.server_state.is_draining:
+            self._reading.set(self._deadline())
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature, and its words
         self._refuse(InvalidHttp("what came is not HTTP/1.1"))
-
-    def timeout_keep_alive_handler(self) -> None:
-        self._close()
 
     def shutdown(self) -> None:
         """Begin the drain of this connection; called once or more after the state says so."""
@@ -241,12 +230,12 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, error: InvalidInput) -> None:
         """Read nothing more: what is being read is answered with `error`, what was read as usual."""
         self._is_refused = True
-        self._reading.clear()
         if not self._is_answer_owed:
             if self._part != "body":  # of a body that comes still the answer was given before
                 self._write(error)
             self._close()
             return
+        self._reading.clear()
         self.cycle.keep_alive = False
         if self.cycle.more_body:  # the route waits for it, and answers
             cast("dict[str, Any]", self.cycle.scope)["state"][FAULT] = error
@@ -260,6 +249,7 @@ class Connection(HttpToolsProtocol):
         self.transport.write(b"".join((STATUS_LINE[answer.status_code], *lines, b"\r\n", answer.body)))
 
     def _close(self) -> None:
+        self._reading.clear()
         if not self.transport.is_closing():
             self.transport.close()
             self._watch_writing()

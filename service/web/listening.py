@@ -6,10 +6,9 @@ import ctypes
 import select
 import socket
 import struct
-import sys
 from contextlib import suppress
 
-_SO_ATTACH_FILTER = 26  # Linux; Python has no name for it
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # Linux; Python has no names for them
 
 # A classic BPF program over the TCP header: drop what has SYN set, which is byte 13's bit 1; keep the
 # rest, such as the last packet of a handshake that has begun.
@@ -25,14 +24,18 @@ def refuse_newcomers(listening: socket.socket) -> None:
     A client that is not let in tries again after a second, and is then refused, or finds whoever
     listens at the address by then. Without this a handshake may end between the last look at the
     accept queue and the close, and its client would see a connection that dies with its request.
-    Where the kernel has no such filter (not Linux), nothing happens.
+    Where the kernel has no such filter, nothing happens.
     """
-    if not sys.platform.startswith("linux"):
-        return
     program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
     argument = struct.pack("HxxxxxxP", len(_NO_SYN) // 8, ctypes.addressof(program))
     with suppress(OSError):
         listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)
+
+
+def admit_newcomers(listening: socket.socket) -> None:
+    """Undo `refuse_newcomers`, whichever process called it: the socket may be older than this one."""
+    with suppress(OSError):  # as a rule there is nothing to undo
+        listening.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def has_waiting(listening: socket.socket) -> bool:

@@ -36,8 +36,8 @@ async def metrics(context: Context) -> Response:
     gauges = Gauges(
         ready=client.state == "ready",
         waiting_rows=board.load().waiting_rows,
-        slots_in_use=int(board.workers["slots_taken"].sum()),
-        slots=int(board.workers["slots"].sum()),
-        workers=int(board.supervisor["workers_up"]),
+        slots_in_use=sum(worker.slots_taken for worker in board.workers),
+        slots=sum(worker.slots for worker in board.workers),
+        workers=sum(worker.alive_at > 0 for worker in board.workers),
     )
     return Response(context.telemetry.scrape(gauges, board.pids()), media_type=CONTENT_TYPE)

@@ -10,25 +10,40 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from pydantic import ValidationError
+from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from service.errors import Draining, FoldserveError, InvalidQuery, JobCancelled, UnknownVersion
 from service.web import bodies
+from service.web.connection import WATCHERS
 from service.web.context import parts_of
 from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_non_finite
 from service.web.problems import kind, sentence
 from service.web.schemas import Predictions, PredictQuery, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
     from service.batching.job import Answer
     from service.engine.card import ModelCard
     from service.web.context import Parts
 
-router = APIRouter(tags=["predict"])
+
+class _RawRoute(APIRoute):
+    """A route whose function takes the request as it is; FastAPI documents it and does no more."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function itself."""
+        return self.endpoint
+
+
+router = APIRouter(tags=["predict"], route_class=_RawRoute)
 
 _NPY = "application/x-npy"
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
@@ -81,7 +96,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.post("/v1/models/{model}/predict", responses=_RESPONSES, openapi_extra=_documented(_MODEL))
 async def predict(request: Request) -> Response:
     """Predict with the highest version that is served."""
-    return await _measured(request, request.path_params["model"], None)
+    return await predict_with(request, request.path_params["model"])
 
 
 @router.post(
@@ -91,10 +106,7 @@ async def predict(request: Request) -> Response:
 )
 async def predict_version(request: Request) -> Response:
     """Predict with one version."""
-    version = request.path_params["version"]
-    if not (version.isascii() and version.isdigit() and len(version) <= 18):
-        raise UnknownVersion(f"{version!r} is no version; versions are positive integers")
-    return await _measured(request, request.path_params["model"], int(version))
+    return await predict_with(request, request.path_params["model"], request.path_params["version"])
 
 
 @dataclass
@@ -112,12 +124,14 @@ class _Times:
         return {stage: round(value * 1000, 3) for stage, value in seconds.items()}
 
 
-async def _measured(request: Request, model: str, version: int | None) -> Response:
-    """The answer, counted by outcome."""
+async def predict_with(request: Request, model: str, version: str | None = None) -> Response:
+    """The answer, counted by outcome; raises whatever error is to be answered."""
+    if version is not None and not (version.isascii() and version.isdigit() and len(version) <= 18):
+        raise UnknownVersion(f"{version!r} is no version; versions are positive integers")
     parts, times = parts_of(request), _Times(time.monotonic())
     outcome, counted = "internal-error", ""
     try:
-        card = parts.client.card(model, version)
+        card = parts.client.card(model, None if version is None else int(version))
         counted = model
         response = await _answered(request, parts, card, times)
         outcome = "ok"
@@ -133,15 +147,15 @@ async def _measured(request: Request, model: str, version: int | None) -> Respon
 
 
 async def _answered(request: Request, parts: Parts, card: ModelCard, times: _Times) -> Response:
-    query, limit_ms = _query(request), parts.settings.timeout_ms
+    query, limit_ms = _query(request.scope["query_string"]), parts.settings.timeout_ms
     deadline = times.started + min(query.timeout_ms or limit_ms, limit_ms) / 1000
     parts.client.refuse_when_full(card, deadline)
     rows = await bodies.read_rows(request, parts, card.facts.manifest.input, query)
     with parts.client.reserve(card, rows.count, rows.dtype, deadline) as run:
         await bodies.fill(rows, run.inputs, parts.decoders)
         times.decoded = time.monotonic()
-        computing = asyncio.ensure_future(parts.client.infer(card, run, deadline))
-        answer = await _unless_gone(request, computing)
+        with _given_up_when_gone(request):
+            answer = await parts.client.infer(card, run, deadline)
         refuse_non_finite(answer.rows)
         milliseconds = times.milliseconds(answer)
         for stage in ("decode", "queue", "compute", "total"):
@@ -165,8 +179,10 @@ def _written(
     return Response(dump_json(content), media_type="application/json")
 
 
-def _query(request: Request) -> PredictQuery:
-    given = request.query_params.multi_items()
+@lru_cache(maxsize=256)
+def _query(query_string: bytes) -> PredictQuery:
+    """The parameters of a request; most clients ask the same way again and again."""
+    given = QueryParams(query_string).multi_items()
     names = [name for name, _ in given]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -177,22 +193,23 @@ def _query(request: Request) -> PredictQuery:
         raise InvalidQuery(sentence(error.errors())) from None
 
 
-async def _unless_gone(request: Request, computing: asyncio.Future[Answer]) -> Answer:
-    """Wait for the answer; a client that disconnects takes its job back."""
-    watcher = asyncio.ensure_future(_disconnected(request))
-    watcher.add_done_callback(lambda _: computing.cancel())
+@contextlib.contextmanager
+def _given_up_when_gone(request: Request) -> Iterator[None]:
+    """Leave the block with `JobCancelled` once the client has disconnected."""
+    task, watchers, is_gone = asyncio.current_task(), request.scope["state"].get(WATCHERS, set()), False
+
+    def leave() -> None:
+        nonlocal is_gone
+        is_gone = True
+        if task:
+            task.cancel()
+
+    watchers.add(leave)
     try:
-        return await computing
+        yield
     except asyncio.CancelledError:
-        if watcher.done() and not watcher.cancelled():
+        if is_gone:
             raise JobCancelled("the client went away") from None
         raise
     finally:
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        watchers.discard(leave)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 
 from service.web.connection import LINGER_S, Connection, State
-from service.web.listening import has_waiting, refuse_newcomers
+from service.web.listening import admit_newcomers, has_waiting, refuse_newcomers
 
 if TYPE_CHECKING:
     import socket
@@ -38,13 +38,19 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 lifespan="off",
-                timeout_keep_alive=cast("Any", settings.idle_timeout_s),
                 timeout_graceful_shutdown=settings.drain_timeout_s,
                 backlog=BACKLOG,
             )
         )
         self.server_state: State = State()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections on `sockets`, of which another process may have ended its drain."""
+        for listening in sockets or []:
+            admit_newcomers(listening)
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End as the class says; `force_exit` ends it at once."""

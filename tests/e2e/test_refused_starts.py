@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
@@ -20,10 +19,11 @@ from .stores import copied, with_manifest, with_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.e2e
 
-# Read by every Python that starts: the engine finds one more architecture, whose norm has no running statistics.
+# Read by every Python that starts: the engine finds one more architecture, without running statistics.
 WITH_BATCH_STATISTICS = """
 import sys
 

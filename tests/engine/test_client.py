@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-
 from service.batching.batcher import Batcher
+from service.engine.protocol import ModelLoaded, Ready, Stopped
+
 from service.batching.job import Answer, Job, ModelKey
 from service.batching.policy import Limits
 from service.engine import card as cards
 from service.engine.card import ModelCard, ModelFacts
 from service.engine.client import EngineClient
-from service.engine.protocol import ModelLoaded, Ready, Stopped
 from service.errors import (
     DeadlinePassed,
     Draining,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-
 from service.batching.batcher import Batcher
+from service.engine.protocol import Message, ModelLoaded, Ready, Stopped
+
 from service.batching.job import Answer, Job, ModelKey
 from service.engine import card as cards
 from service.engine.client import EngineClient
 from service.engine.engine import Engine
-from service.engine.protocol import Message, ModelLoaded, Ready, Stopped
 from service.errors import (
     Draining,
     EngineFailed,

@@ -198,6 +198,23 @@ def test_an_image_over_the_limit_of_pixels_is_named() -> None:
 # Anything at all
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    head=st.sampled_from([b"", b'{"inputs":', b'{"inputs":[[', b'{"inputs":[{"b64":"']),
+    tail=st.binary(max_size=99),
+)
+def test_any_bytes_give_rows_or_one_of_our_errors(head: bytes, tail: bytes) -> None:
+    with pytest.raises(FoldserveError):
+        from_json(head + tail)
+
+
+@settings(max_examples=150, deadline=None)
+@given(head=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]), tail=st.binary(max_size=99))
+def test_any_bytes_as_an_image_give_a_row_or_one_of_our_errors(head: bytes, tail: bytes) -> None:
+    with pytest.raises((InvalidImage, InputTooLarge), match=r"^inputs\[0\].b64: "):
+        from_json(body([{"b64": base64.b64encode(head + tail).decode()}]))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: (

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from service.errors import InvalidConfiguration
-from service.plan.device import choose, describe, owned_cores, searching
+from service.plan.device import choose, describe, searching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -92,32 +90,3 @@ def test_the_cpu_is_described_with_its_threads(threads: int, said: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_cuda_device_is_described_with_its_name() -> None:
     assert describe(choose("auto")) == f"cuda:0 ({torch.cuda.get_device_name(0)})"
-
-
-@pytest.fixture
-def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5, 7})
-
-
-@pytest.mark.usefixtures("_four_cores")
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({}, 4),
-        ({"cpu.max": "max 100000\n"}, 4),
-        ({"cpu.max": "200000 100000\n"}, 2),
-        ({"cpu.max": "250000 100000\n"}, 2),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu.max": "6400000 100000\n"}, 4),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
-    ],
-    ids=str,
-)
-def test_a_process_owns_the_cores_it_may_run_on_or_its_quota(
-    tmp_path: Path, files: dict[str, str], cores: int
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert owned_cores(tmp_path) == cores

@@ -75,6 +75,18 @@ def test_programs_that_share_a_layout_count_it_once() -> None:
     assert plan.memory["packed"] == LARGE * (len(packed) + len(own))
 
 
+@needs_onednn
+def test_what_only_the_program_for_more_rows_reads_counts_too() -> None:
+    """These layers are too small for a fused call in one row, and no longer in two."""
+    net = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
+    plan = lowered(net, inputs(16, 14, 14))
+    assert [program.rows for program in plan.programs][:2] == [1, 2]
+    layers = 3  # two, and the first as pixels enter it
+    weight, bias = 16 * 16 * 9 * 4, 16 * 4
+    assert plan.memory["weights"] == layers * (weight + bias) + pixel_pass(16, 14)
+    assert plan.memory["packed"] >= layers * weight
+
+
 @pytest.mark.parametrize(("precision", "size"), [(torch.float32, 4), (torch.bfloat16, 2)], ids=str)
 def test_a_plan_without_packing_holds_the_numbers_of_the_network(precision: torch.dtype, size: int) -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))

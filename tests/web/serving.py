@@ -87,8 +87,10 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, **settings: Any) -> AsyncIterator[Running]:
-    listening = socket.create_server(("127.0.0.1", 0))
+async def serving(
+    app: ASGIApp, *, listening: socket.socket | None = None, **settings: Any
+) -> AsyncIterator[Running]:
+    listening = listening or socket.create_server(("127.0.0.1", 0))
     server = Server(BodyLimit(_with_problems(app), 1 << 30), Settings(**settings))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
@@ -121,12 +123,14 @@ async def received_one(client: socket.socket) -> bytes:
     """The next answer, and no byte more."""
 
     def read() -> bytes:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            byte = client.recv(1)
-            assert byte, f"the connection ended behind {head!r}"
-            head += byte
-        length = re.search(rb"content-length: (\d+)", head)
-        return head + client.recv(int(length[1]), socket.MSG_WAITALL) if length else head
+        found, missing = b"", 1
+        while missing:
+            piece = client.recv(missing)
+            assert piece, f"the connection ended behind {found!r}"
+            found += piece
+            head, end, content = found.partition(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head)
+            missing = (int(length[1]) if length else 0) - len(content) if end else 1
+        return found
 
     return await asyncio.to_thread(read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from starlette.requests import ClientDisconnect
 
 from service.errors import InvalidTensor
 from service.inputs.rows import Rows
 from service.web.bodies import fill, gathered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from collections.abc import Coroutine, Sequence
 
     import numpy.typing as npt
+    from starlette.types import Message, Receive
 
 PATIENCE_S = 30.0  # reached only by what hangs
 
@@ -45,13 +48,27 @@ def slow(*, is_quick: bool = False, is_wrong: bool = False) -> Slow:
     return Slow((1, 1, 2, 2), "uint8", is_quick, threading.Event(), threading.Event(), [], is_wrong)
 
 
-async def pieces_of(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:
-    for chunk in chunks:
-        yield chunk
+def pieces_of(chunks: Sequence[bytes]) -> Receive:
+    """What an ASGI server says of a body that comes in these pieces."""
+    left = list(chunks)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    return receive
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, PATIENCE_S))
+    """On an event loop that has nothing to complain of."""
+
+    async def watched() -> None:
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
+        await asyncio.wait_for(work, PATIENCE_S)
+        gc.collect()
+        assert complaints == []
+
+    asyncio.run(watched())
 
 
 # Pieces
@@ -80,6 +97,21 @@ def test_a_body_in_tiny_pieces_takes_little_more_than_its_length(length: int) ->
 def test_nothing_sent_is_nothing_gathered() -> None:
     async def main() -> None:
         assert await gathered(pieces_of([b"", b""])) == []
+
+    run(main())
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_has_sent_none() -> None:
+    async def main() -> None:
+        pieces, sent = pieces_of([b"first", b"second"]), 0
+
+        async def receive() -> Message:
+            nonlocal sent
+            sent += 1
+            return await pieces() if sent == 1 else {"type": "http.disconnect"}
+
+        with pytest.raises(ClientDisconnect):
+            await gathered(receive)
 
     run(main())
 

@@ -22,7 +22,7 @@ from .serving import GET, PATIENCE, answer, echo, received, received_one, run, s
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-SHORT = {"header_timeout_s": 0.3, "body_timeout_s": 0.3, "idle_timeout_s": 0.3}
+SHORT: dict[str, Any] = {"header_timeout_s": 0.3, "body_timeout_s": 0.3, "idle_timeout_s": 0.3}
 PIECE = 64 * 1024
 
 
@@ -61,14 +61,13 @@ def test_uvicorn_still_has_what_connections_are_built_on() -> None:
     protocol, cycle = run(made())
     expected = {
         protocol: [
-            *("loop", "transport", "flow", "cycle", "server_state", "headers"),
+            *("loop", "transport", "flow", "cycle", "server_state", "headers", "pipeline"),
             *("connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
             *("on_message_begin", "on_headers_complete", "on_body", "on_message_complete"),
             *(
                 "on_response_complete",
                 "send_400_response",
                 "shutdown",
-                "timeout_keep_alive_handler",
                 "_start_asgi_task",
             ),
         ],
@@ -86,7 +85,7 @@ def test_uvicorn_still_has_what_connections_are_built_on() -> None:
     ]
     assert missing == []
     assert {"config", "server_state", "app_state"} < set(inspect.signature(type(protocol)).parameters)
-    assert {"connections", "default_headers"} < set(vars(ServerState()))
+    assert {"connections", "default_headers", "total_requests"} < set(vars(ServerState()))
 
 
 # --- clients that are late
@@ -188,6 +187,23 @@ def test_time_in_which_the_service_does_not_read_is_not_the_client_s() -> None:
     assert run(talk()).endswith(expected)
 
 
+def test_body_behind_a_request_that_takes_long_has_its_whole_time() -> None:
+    async def reluctant(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            await asyncio.sleep(3)
+        await echo(scope, receive, send)
+
+    async def talk() -> bytes:
+        async with serving(reluctant, **SHORT | {"body_timeout_s": 2}) as running:
+            client = running.connect(GET + post("Content-Length: 2"))  # the second is read no further
+            await received_one(client)
+            await asyncio.sleep(0.3)
+            client.sendall(b"ab")
+            return await received(client)
+
+    assert run(talk()).endswith(b"\r\n\r\n2")
+
+
 def test_client_that_waits_to_be_asked_for_its_body_is_not_late() -> None:
     async def reluctant(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(3 * SHORT["body_timeout_s"])
@@ -255,16 +271,35 @@ def test_answer_that_is_read_slowly_arrives_whole() -> None:
     assert run(talk()) >= size
 
 
-def test_last_answer_of_a_connection_is_given_up_too() -> None:
-    """What fits below the high-water mark counts as answered; the close then waits for the client."""
+@pytest.mark.parametrize("last", ["close", "keep-alive"])
+def test_answer_that_is_small_enough_to_be_left_to_the_transport_is_given_up_too(last: str) -> None:
+    """The request counts as answered; the close then waits for the client."""
 
     async def talk() -> None:
         async with serving(echo, **SHORT) as running:
             client = running.connect()
             await running.until_open(1)
             (connection,) = running.server.server_state.connections
+            connection.transport.set_write_buffer_limits(high=1 << 30)
             connection.transport.write(bytes(64 << 20))
-            client.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            client.sendall(GET[:-2] + f"Connection: {last}\r\n\r\n".encode())
+            await running.until_open(0)
+            client.close()
+
+    run(talk())
+
+
+def test_answer_in_parts_that_nobody_reads_is_given_up_between_them() -> None:
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] != "http.disconnect":
+            await send({"type": "http.response.body", "body": bytes(64 << 20), "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": True})  # waits for the client
+
+    async def talk() -> None:
+        async with serving(endless, **SHORT) as running:
+            client = running.connect(GET)
+            await running.until_open(1)
             await running.until_open(0)
             client.close()
 

@@ -8,6 +8,8 @@ import select
 import socket
 from typing import TYPE_CHECKING
 
+import pytest
+
 from service.web.listening import has_waiting, refuse_newcomers
 
 from .serving import GET, PATIENCE, answer, echo, received, received_one, run, serving
@@ -115,9 +117,7 @@ def test_answer_that_had_begun_before_the_drain_leaves_time_for_the_next_request
             drain = asyncio.create_task(running.drain())
             await asyncio.sleep(0.05)
             go_on.set()
-            first = b""
-            while not first.endswith(b"ab"):
-                first += await received_one(client)
+            first = await received_one(client)
             client.sendall(GET)
             second = await received(client)
             await drain
@@ -125,6 +125,7 @@ def test_answer_that_had_begun_before_the_drain_leaves_time_for_the_next_request
 
     first, second = run(talk())
     assert LAST not in first
+    assert first.endswith(b"ab")
     assert LAST in second
     assert second.endswith(b"ab")
 
@@ -163,14 +164,30 @@ def test_client_that_drips_headers_does_not_hold_the_drain_up() -> None:
     assert run(talk()) in (b"", b"<reset>")
 
 
-def test_no_handshake_begins_on_a_socket_that_refuses_newcomers_and_what_waits_is_kept() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        address = listening.getsockname()
+def test_socket_that_one_server_drained_is_open_again_for_the_next() -> None:
+    """As when a worker is replaced, whose socket the supervisor keeps."""
+
+    async def talk(kept: socket.socket) -> bytes:
+        async with serving(echo, listening=kept.dup()) as running:
+            await running.drain()
+        async with serving(echo, listening=kept.dup()) as running:
+            with await asyncio.to_thread(running.connect, GET) as client:
+                return await received_one(client)
+
+    with socket.create_server(("127.0.0.1", 0)) as kept:
+        assert run(talk(kept)).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_no_handshake_begins_on_a_socket_that_refuses_newcomers_and_what_waits_is_kept(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as listening:
+        bound = listening.getsockname()
         assert not has_waiting(listening)
-        with socket.create_connection(address) as early, socket.socket() as late:
+        with socket.create_connection(bound[:2]) as early, socket.socket(family) as late:
             refuse_newcomers(listening)
             late.setblocking(False)
-            assert late.connect_ex(address) == errno.EINPROGRESS
+            assert late.connect_ex(bound) == errno.EINPROGRESS
             early.sendall(b"early")
             assert has_waiting(listening)
             accepted, _ = listening.accept()

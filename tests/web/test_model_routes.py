@@ -11,16 +11,16 @@ import httpx
 import numpy as np
 import pytest
 
-from service.app import compose
-from service.batching.batcher import Batcher
+from service.engine import board
 from service.engine import card as cards
 from service.engine.card import ModelCard, ModelFacts
 from service.engine.client import EngineClient
-from service.engine.protocol import ModelLoaded, Ready
+from service.engine.control import Kind, Message
 from service.inspection.layer_stats import LayerStats
 from service.settings import Settings
 from service.store.manifest import Input, Manifest, Output, Weights
 from service.telemetry import Telemetry
+from service.web.application import compose
 from service.web.context import Parts
 
 VECTORS: dict[str, np.ndarray] = {
@@ -62,6 +62,7 @@ def a_card(version: int = 1, **provenance: Any) -> ModelCard:
         device="cpu",
         precision="float32",
         max_batch=4,
+        seconds_per_row=0.001,
         threads=2,
         tuned=True,
         preprocessing="first layers",
@@ -77,11 +78,10 @@ def a_card(version: int = 1, **provenance: Any) -> ModelCard:
 def ask(path: str, *loaded: ModelCard, accept: str = "*/*") -> httpx.Response:
     async def main() -> httpx.Response:
         settings = Settings()
-        client = EngineClient(Batcher(settings.limits))
-        for card in loaded or (a_card(),):
-            client.hear(ModelLoaded(cards.write(card)))
-        client.hear(Ready())
-        await client.is_ready.wait()
+        client = EngineClient(settings, board.Board(board.create(1)), 0)
+        for number, card in enumerate(loaded or (a_card(),)):
+            client.hear(Message(Kind.CARD, number, descriptors=(cards.write(card),)))
+        client.hear(Message(Kind.READY))
         with ThreadPoolExecutor(1) as decoders:
             app = compose(Parts(client, settings, Telemetry(), decoders))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -1,0 +1,150 @@
+"""The roster: the processes that run, and what they must know of each other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from service.engine import arena, card
+from service.engine.control import Kind, MalformedMessage, Message, close_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.engine.board import Board
+    from service.engine.card import ModelCard
+    from service.engine.child import Child
+
+log = logging.getLogger("foldserve")
+
+
+class Roster:
+    """Passes on what the engine says to all workers, the later ones too, and joins each of them to it.
+
+    `changed` is called when somebody has become ready.
+    """
+
+    def __init__(self, board: Board, arena_slots: int, changed: Callable[[], None]) -> None:
+        self._board = board
+        self._arena_slots = arena_slots
+        self._changed = changed
+        # The mutable state: who runs, and what the engine has said.
+        self.engine: Child | None = None
+        self.workers: dict[int, Child] = {}
+        self.up: set[int] = set()
+        """The workers that answer requests."""
+        self.is_ready = False
+        """Whether the engine has loaded everything."""
+        self._cards: dict[int, int] = {}
+
+    def everybody(self) -> list[Child]:
+        """All that run."""
+        return [*self.workers.values(), *([self.engine] if self.engine else [])]
+
+    def cards(self) -> list[ModelCard]:
+        """Of the models that the engine has loaded so far."""
+        return [card.read(self._cards[index]) for index in sorted(self._cards)]
+
+    # --- who comes and goes
+
+    def enter_engine(self, engine: Child) -> None:
+        """The engine was started."""
+        self.engine = engine
+        _listen_to(engine, self._hear_engine)
+
+    def strike_engine(self) -> None:
+        """The engine has ended; what it said is true no more."""
+        _forget(self.engine)
+        self.engine, self.is_ready = None, False
+        self._board.engine.clear()
+        self.tell_workers(Message(Kind.LOST))
+        for descriptor in self._cards.values():
+            os.close(descriptor)
+        self._cards.clear()
+
+    def enter_worker(self, number: int, worker: Child) -> None:
+        """A worker was started; it is told what the others know already."""
+        self.workers[number] = worker
+        _listen_to(worker, lambda message: self._hear_worker(number, message))
+        for index, descriptor in self._cards.items():
+            worker.tell(Message(Kind.CARD, index, descriptors=(descriptor,)))
+        if self.is_ready:
+            self._join(number, worker)
+            worker.tell(Message(Kind.READY))
+
+    def strike_worker(self, number: int) -> None:
+        """A worker has ended."""
+        _forget(self.workers.pop(number))
+        self.up.discard(number)
+        self._board.workers[number].clear()
+
+    def kill_worker(self, number: int) -> None:
+        """End a worker at once, if it still runs."""
+        worker = self.workers.get(number)
+        if worker:
+            worker.kill()
+
+    def tell_workers(self, message: Message) -> None:
+        """Say something to all workers."""
+        for worker in self.workers.values():
+            worker.tell(message)
+
+    # --- what they say
+
+    def _hear_engine(self, message: Message) -> None:
+        if message.kind is Kind.CARD:
+            self._cards[message.number] = message.descriptors[0]
+            self.tell_workers(message)
+        elif message.kind is Kind.READY:
+            self.is_ready = True
+            for number, worker in self.workers.items():
+                self._join(number, worker)
+            self.tell_workers(message)
+            self._changed()
+        elif message.kind is Kind.DISMISSED:
+            self.kill_worker(message.number)
+        else:
+            close_all(message)
+
+    def _hear_worker(self, number: int, message: Message) -> None:
+        close_all(message)
+        if message.kind is Kind.UP:
+            self.up.add(number)
+            self._changed()
+
+    def _join(self, number: int, worker: Child) -> None:
+        """Give a worker and the engine a new link."""
+        assert self.engine is not None  # noqa: S101 - for the type checker; it is ready
+        memory = arena.create(self._arena_slots)
+        ends = socket.socketpair()
+        for child, end in zip((worker, self.engine), ends, strict=True):
+            child.tell(Message(Kind.LINK, number, descriptors=(end.fileno(), memory)))
+            end.close()
+        os.close(memory)
+
+
+def _listen_to(child: Child, hear: Callable[[Message], None]) -> None:
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        try:
+            message = child.control.receive()
+        except MalformedMessage:
+            log.exception("process %d is ended: what it said is no message", child.pid)
+            child.kill()
+            message = None
+        if message is None:
+            loop.remove_reader(child.control.fileno())
+        else:
+            hear(message)
+
+    loop.add_reader(child.control.fileno(), readable)
+
+
+def _forget(child: Child | None) -> None:
+    if child:
+        asyncio.get_running_loop().remove_reader(child.control.fileno())
+        child.control.close()
