@@ -68,15 +68,18 @@ class Load:
     """So many connections, each of which sends its next request when the last one is answered.
 
     One that is closed connects anew, until `end`. Leaving the block lets every request come to its end. No
-    answer within `PATIENCE` is an error there.
+    answer within `PATIENCE` is an error there. Whoever is refused comes back after `pause_s`.
     """
 
-    def __init__(self, address: str, asks: Sequence[Ask], connections: int, *, most: int = 0) -> None:
+    def __init__(
+        self, address: str, asks: Sequence[Ask], connections: int, *, most: int = 0, pause_s: float = 0.0
+    ) -> None:
         self.outcomes: list[Outcome] = []
         self._address = urlsplit(address)
         self._asks = asks
         self._most = most or (1 << 62)
         self._connections = connections
+        self._pause_s = pause_s
         self._asked = 0
         self._is_ending = self._is_over = False
         self._failed: BaseException | None = None
@@ -92,8 +95,12 @@ class Load:
         self._is_ending = True
         self.join()
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Begin; a load of which `most` is said ends by itself."""
         self._thread.start()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -143,6 +150,8 @@ class Load:
             except (ConnectionError, asyncio.IncompleteReadError):
                 status, headers, body = 0, {}, b""
             self.outcomes.append(Outcome(ask, client, status, headers, body, time.monotonic() - sent_at))
+            if status == 429:
+                await asyncio.sleep(self._pause_s)
             is_last = not status or headers.get(b"connection") == b"close"
 
     @property

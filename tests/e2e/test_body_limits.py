@@ -12,6 +12,7 @@ import pytest
 from .digits import JSON, MULTIPART, OCTETS, b64_json, encoded, multipart
 from .problems import assert_problem
 from .server import Server
+from .tree import Tree
 from .wire import chunk, head, is_closed, reply
 
 if TYPE_CHECKING:
@@ -125,6 +126,27 @@ def test_image_is_refused_before_it_is_decoded(small: Server) -> None:
     answer = small.predict(with_right_checksum(header))
     expected = (413, "too-large", "^the image is 100000x100000 pixels")
     assert_problem(answer.status_code, answer.headers, answer.json(), expected=expected)
+
+
+@pytest.mark.parametrize("start", ["Content-Length: 268435456", "Transfer-Encoding: chunked"])
+def test_huge_body_is_refused_and_takes_no_memory_in_any_process(small: Server, start: str) -> None:
+    """256 MiB, as far as the service reads on."""
+    piece, pieces = bytes(1 << 20), 256
+    sent = piece if "Length" in start else chunk(piece)
+    tree = Tree(small.process.pid)
+    before = tree.resident_bytes()
+    tree.forget_peaks()
+    with small.connect() as connection:
+        connection.sendall(head(start))
+        with contextlib.suppress(ConnectionError):
+            for _ in range(pieces):
+                connection.sendall(sent)
+        answer = reply(connection)
+    assert_problem(answer.status, answer.headers, answer.body, expected=TOO_LARGE)
+    peaks = tree.peak_bytes()
+    assert set(peaks) == set(before)
+    grown = {pid: peaks[pid] - before[pid] for pid in before}
+    assert max(grown.values()) < 10e6, grown
 
 
 def with_right_checksum(png: bytes) -> bytes:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 CONNECTIONS = 64
-TRIES = int(os.environ.get("FOLDSERVE_TEST_DRAINS", "3"))
+TRIES = int(os.environ.get("FOLDSERVE_TEST_DRAINS", "2"))
 
 
 @dataclass
@@ -90,7 +90,7 @@ def test_signal_under_load_loses_no_request(digits: Digits, try_: int, *, keeps_
         await loading
         return load
 
-    with Server.start() as server:
+    with Server.start(workers=2) as server:
         load = asyncio.run(drained(server))
         assert server.process.wait() == 0, server.log
         assert "Traceback" not in server.log

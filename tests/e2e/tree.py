@@ -60,6 +60,16 @@ class Tree:
         page = os.sysconf("SC_PAGE_SIZE")
         return {pid: int((_PROC / str(pid) / "statm").read_text().split()[1]) * page for pid in self.all()}
 
+    def forget_peaks(self) -> None:
+        """Let `peak_bytes` count from now on."""
+        for pid in self.all():
+            (_PROC / str(pid) / "clear_refs").write_text("5")
+
+    def peak_bytes(self) -> dict[int, int]:
+        """The most memory that each process took."""
+        statuses = {pid: (_PROC / str(pid) / "status").read_text() for pid in self.all()}
+        return {pid: int(found.partition("VmHWM:")[2].split()[0]) * 1024 for pid, found in statuses.items()}
+
     def owner(self, connection: socket.socket) -> int | None:
         """Which process has accepted this client's connection; None for one that waits in a backlog."""
         inode = _inode(connection.getpeername()[1], connection.getsockname()[1])
