@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import process_tree
-from services import Bench, Foldserve
+from services import Foldserve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from contender import Bench
     from payloads import Payload
 
 _OPEN_LOOP = Path(__file__).resolve().parent / "open_loop.py"

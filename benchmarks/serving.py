@@ -21,7 +21,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +35,10 @@ import process_tree
 import report
 import stores
 import wrk
-from samples import Cell, Sample, Samples, spread
-from services import CONTENDERS, AbsentError, Bench, Contender
+from contender import AbsentError, Bench
+from rounds import Network, rounds
+from samples import Cell, Samples, spread
+from services import CONTENDERS
 
 from service.settings import Settings
 from service.store.model_store import ModelStore
@@ -44,26 +46,15 @@ from service.store.model_store import ModelStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from payloads import Payload
+    from contender import Contender
+
 
 CONCURRENCY = (1, 8, 32, 64)
 NETWORKS = ("resnet18", "digits")
 _RESIZE = {"resnet18": 256}  # images are cropped from this, as in the usual evaluation
-_MAX_BATCH = {"resnet18": 8}  # what peers batch; PEERS' best for eager networks of this size, as for ours
+_MAX_BATCH = {"resnet18": 8}  # what peers batch: what foldserve computes at once
 _SHIPPED = "digits"
-_DISTURBED = 0.2  # cores that other work takes
 _QUICK_WHERE_SLOW = ("foldserve", "in-process", "batched-folded")
-
-
-@dataclass(frozen=True)
-class Network:
-    """A stored version and what is sent to it."""
-
-    name: str
-    bench: Bench
-    payloads: list[Payload]
-    seconds: int
-    """Of a window."""
 
 
 def main() -> None:
@@ -119,7 +110,7 @@ def _measure(network: Network, samples: Samples, arguments: argparse.Namespace) 
     try:
         _print_rest(contenders)
         for concurrency in arguments.concurrency:
-            for sample in _rounds(network, contenders, concurrency, arguments):
+            for sample in rounds(network, contenders, concurrency, arguments):
                 samples.all.append(sample)
             for payload in network.payloads:
                 cell = Cell(network.name, payload.name, concurrency)
@@ -153,57 +144,6 @@ def _can(do: Callable[[], None], name: str) -> bool:
         print(f"({name}: left out, {reason})", flush=True)
         return False
     return True
-
-
-def _rounds(
-    network: Network, contenders: list[Contender], concurrency: int, arguments: argparse.Namespace
-) -> Iterator[Sample]:
-    """Every payload for every contender in each round; each round begins with another contender."""
-    for contender in contenders:
-        contender.wake()
-        contender.warm_up(network.payloads, concurrency)
-        contender.rest()
-    for number in range(arguments.rounds):
-        first = number % len(contenders)
-        for payload in network.payloads:
-            for contender in contenders[first:] + contenders[:first]:
-                cell = Cell(network.name, payload.name, concurrency)
-                windows = (
-                    _window(contender, payload, cell, number, network.seconds) for _ in range(arguments.tries)
-                )
-                yield _least_disturbed(windows)
-
-
-def _least_disturbed(windows: Iterator[Sample]) -> Sample:
-    """The first window that other work left alone, or the best of them."""
-    best = next(windows)
-    while best.others > _DISTURBED and (again := next(windows, None)):
-        best = min(best, again, key=lambda sample: sample.others)
-    return best
-
-
-def _window(contender: Contender, payload: Payload, cell: Cell, number: int, seconds: int) -> Sample:
-    contender.wake()
-    cores, began = contender.bench.server_cores, time.monotonic()
-    before, busy_before = process_tree.cpu_seconds(contender.pid), process_tree.busy_seconds(cores)
-    seen = contender.measure(payload, cell.concurrency, seconds)
-    spent = process_tree.cpu_seconds(contender.pid) - before
-    busy = process_tree.busy_seconds(cores) - busy_before
-    others = (busy - spent) / (time.monotonic() - began)
-    mib = process_tree.resident_mib(contender.pid)
-    contender.rest()
-    return Sample(
-        cell=cell,
-        contender=contender.name,
-        round=number,
-        per_second=seen.per_second,
-        p50_ms=seen.p50_ms,
-        p99_ms=seen.p99_ms,
-        failed=seen.failed,
-        cpu_ms=1000 * spent / max(1, seen.answers),
-        mib=mib,
-        others=max(0.0, others),
-    )
 
 
 def _overloaded(network: Network, arguments: argparse.Namespace) -> dict[str, Any]:
