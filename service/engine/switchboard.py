@@ -59,7 +59,7 @@ class Switchboard:
                 self._hear_link(link)
 
     def reply(self, job: LinkedJob, outcome: Outcome) -> None:
-        """Tell a job's worker what became of it, with the next `flush` or `hear`; a link that is gone needs none."""
+        """Tell a job's worker what became of it, with the next `flush` or `hear`; a gone link needs none."""
         if self._jobs.get(job.link, {}).pop(job.ticket, None) is not None:
             job.link.reply(Reply(job.ticket, outcome, job.batch_rows, job.queue_s, job.compute_s))
             self._unsent.add(job.link)

@@ -21,7 +21,7 @@ from service.engine.doorbell import DTYPES, Cancel, Outcome, Replies, Reply, Rin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HANG_S = float(__import__("os").environ.get("HANG", "60"))
+HANG_S = 60.0
 ANSWER = 10
 
 
