@@ -78,6 +78,11 @@ class EngineClient:
             return "starting"
         return "stopped" if self.board.engine.is_silent(self._hang_s) else "ready"
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether nothing more can come of the link: only a new process gets a new one."""
+        return self._line is not None and self._line.is_broken
+
     def cards(self) -> list[ModelCard]:
         """The cards of all loaded versions, by name and version."""
         return [self._cards[key] for key in sorted(self._cards)]

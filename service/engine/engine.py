@@ -66,7 +66,7 @@ class Engine:
         gc.freeze()
         self._control.send(Message(Kind.READY))
         patience_s = 0.0
-        while not self._switchboard.is_stopping or self._queue.waiting_rows:
+        while not self._switchboard.is_done:
             self._board.engine.beat()
             self._switchboard.hear(patience_s)
             patience_s = self._step()

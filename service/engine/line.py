@@ -33,6 +33,9 @@ class Line:
     For one event loop. `gone` is set when the engine hangs up; whoever still waits then gets `EngineFailed`.
     """
 
+    is_broken = False
+    """Whether the engine said what makes no sense, and was hung up on."""
+
     def __init__(self, end: socket.socket, arena: Arena) -> None:
         self.slots = Slots(arena.slots)
         self.gone = asyncio.Event()
@@ -102,6 +105,7 @@ class Line:
         self.gone.set()
         if self._timer:
             self._timer.cancel()
+            self._timer = None  # it refers to this line, and so to the arena
         for run, replied, _ in self._waiting.values():
             run.settle()
             run.release()
@@ -160,7 +164,7 @@ class Line:
             received = b""
         except MalformedRecord as malformed:
             log.error("the engine is hung up on: %s", str(malformed))  # noqa: TRY400 - no bug of this process
-            received = b""
+            self.is_broken, received = True, b""
         if not received:
             self.close()
 

@@ -82,16 +82,15 @@ class Supervisor:
         self._ending.set()
 
     async def _end(self, workers: Sequence[asyncio.Task[None]], engine: asyncio.Task[None]) -> None:
-        """First the workers, which answer what was accepted, then the engine, which computes it."""
+        """The workers answer what was accepted; the engine computes it and ends once they have."""
         roster = self._roster
         for listening in self._listening:
             listening.close()
-        roster.tell_workers(Message(Kind.DRAIN))
+        for child in roster.everybody():
+            child.tell(Message(Kind.DRAIN))
         if roster.engine and not roster.is_ready:
             roster.engine.kill()  # it would load for nobody
         await _within(self._settings.drain_timeout_s + _GRACE_S, workers, roster.everybody)
-        if roster.engine:
-            roster.engine.tell(Message(Kind.DRAIN))
         await _within(_GRACE_S, [engine], roster.everybody)
 
     def _greet_once(self) -> None:

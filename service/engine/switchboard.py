@@ -26,24 +26,29 @@ log = logging.getLogger("foldserve.engine")
 
 
 class Switchboard:
-    """Puts what the workers ring into the queue; `is_stopping` once the supervisor says so or is gone.
+    """Puts what the workers ring into the queue, until the supervisor ends that or is gone.
 
     A worker that breaks the protocol loses its link, and the supervisor hears of it.
     """
 
     def __init__(self, control: Control, queue: Queue[LinkedJob], models: Sequence[ModelFacts]) -> None:
-        self.is_stopping = False
         self._control = control
         self._queue = queue
         self._models = models
         # Not the selectors module, which takes longer than the call of the system that it makes.
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
-        # The mutable state besides: the links by descriptor, the jobs of each without a reply, and the links
-        # with one to send.
+        # The mutable state besides: whether the end has begun, the links by descriptor, the jobs of each
+        # without a reply, and the links with one to send.
+        self._is_draining = False
         self._links: dict[int, Link] = {}
         self._jobs: dict[Link, dict[int, LinkedJob]] = {}
         self._unsent: set[Link] = set()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the end has begun and every worker has hung up: nothing can come any more."""
+        return self._is_draining and not self._links
 
     def hear(self, patience_s: float) -> None:
         """Take everything that has come; where nothing has, wait for it so long at most."""
@@ -72,17 +77,14 @@ class Switchboard:
         self._unsent.clear()
 
     def close(self) -> None:
-        """Send what can be sent, and hang up on all."""
-        self.flush()
-        for link in list(self._jobs):
-            self._hang_up(link)
+        """Hear nobody any more."""
         self._poll.close()
 
     def _hear_control(self) -> None:
         message = self._control.receive()
         if message is None or message.kind is Kind.DRAIN:
-            self.is_stopping = True
-            self._queue.close()
+            self._is_draining = True
+            self._queue.close()  # what waits for company need not: soon nobody comes
             self._poll.unregister(self._control)
         elif message.kind is Kind.LINK:
             end, memory = message.descriptors

@@ -68,9 +68,10 @@ class Worker:
 
 
 async def _beat(client: EngineClient) -> None:
-    while True:
+    while not client.is_broken:
         client.beat()
         await asyncio.sleep(_BEAT_S)
+    os._exit(1)  # no client waits for anything that this process could still answer
 
 
 def _decoders() -> int:

@@ -10,9 +10,13 @@ import pytest
 
 from .digits import JSON, MULTIPART, OCTETS, Digits, as_json, encoded, multipart, npy
 from .server import NPY, Server
+from .stores import copied, with_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch import Tensor
 
     from .server import Service
 
@@ -87,11 +91,24 @@ def test_answer_is_the_same_alone_and_among_any_neighbours(gathering: Server, di
             np.testing.assert_allclose(answer, alone, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_overflowing_neighbour_fails_alone(gathering: Server, digits: Digits) -> None:
-    overflowing, good = npy(np.full((1, 1, 8, 8), 3e38, np.float32)), npy(digits.inputs[:2])
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        answers = list(clients.map(lambda body: gathering.predict(body, NPY), [good, overflowing] * 16))
+def test_overflowing_neighbour_fails_alone(tmp_path: Path, digits: Digits) -> None:
+    """Its inputs are such that nobody can say before the network has computed them."""
+
+    def scale(tensors: dict[str, Tensor]) -> None:
+        tensors["fc2.weight"] *= 1e30
+        tensors["fc2.bias"] *= 1e30
+
+    with_tensors(copied(tmp_path), scale)
+    overflowing, good = npy(np.full((1, 1, 8, 8), 9e8, np.float32)), npy(digits.inputs[:2])
+    with (
+        Server.start(model_store=tmp_path, max_delay_ms=50) as server,
+        ThreadPoolExecutor(CLIENTS) as clients,
+    ):
+        answers = list(clients.map(lambda body: server.predict(body, NPY), [good, overflowing] * 16))
     assert [answer.status_code for answer in answers] == [200, 400] * 16
+    assert {answer.json()["detail"] for answer in answers[1::2]} == {
+        "row 0: the network's answer is not finite; its inputs are out of range"
+    }
     for answer in answers[::2]:
         found = [prediction["index"] for prediction in answer.json()["predictions"]]
         assert found == digits.logits[:2].argmax(axis=1).tolist()

@@ -224,7 +224,7 @@ def test_livez_and_readyz_answer(service: Service) -> None:
 
 def test_metrics_count_requests_rows_batches_and_stages(service: Service, digits: Digits) -> None:
     before = service.metrics()
-    for rows in (1, 2, 70):  # 70 is more than a batch
+    for rows in (1, 2, 70):  # 70 are two batches
         service.predict(npy(digits.pixels[:rows]), NPY)
     service.predict(encoded(digits.pixels[0])[:20])
     service.http.post("/v1/models/other/predict", content=b"x")
@@ -238,7 +238,7 @@ def test_metrics_count_requests_rows_batches_and_stages(service: Service, digits
     assert grown("foldserve_requests_total", "", "unknown-model") == 1
     assert grown("foldserve_rows_total", "digits", "1") == 73
     assert grown("foldserve_batch_rows_sum", "digits", "1") == 73
-    assert grown("foldserve_batch_rows_count", "digits", "1") == 3
+    assert grown("foldserve_batch_rows_count", "digits", "1") == 4
     for stage in ("decode", "queue", "compute", "total"):
         assert grown("foldserve_stage_seconds_count", "digits", stage) == 3
         assert grown("foldserve_stage_seconds_sum", "digits", stage) >= 0

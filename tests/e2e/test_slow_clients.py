@@ -88,9 +88,9 @@ def test_client_that_drips_is_told_that_it_is_too_slow(strict: Server, start: by
         while time.monotonic() < deadline:
             time.sleep(0.05)
             try:
-                connection.send(piece)
                 connection.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
+                connection.send(piece)
                 continue
             break
         connection.settimeout(PATIENCE)

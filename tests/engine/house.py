@@ -64,9 +64,13 @@ class House:
         """One more worker, with its link."""
         return Peer.linked(self.control, number, **more)
 
-    def stop(self) -> Exception | None:
-        """Tell it to drain; how it ended."""
+    def drain(self) -> None:
+        """Tell it to end when all its peers have hung up."""
         self.control.send(Message(Kind.DRAIN))
+
+    def stop(self) -> Exception | None:
+        """Tell it to drain where no peer is left; how it ended."""
+        self.drain()
         return self.ended()
 
     def discard(self) -> None:

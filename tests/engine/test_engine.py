@@ -455,10 +455,13 @@ def test_told_to_drain_it_answers_what_waits_and_ends_without_a_failure() -> Non
     peer = house.peer()
     laid = [peer.lay(random_pixels(40, seed)) for seed in range(5)]
     peer.say(*laid)
-    assert house.stop() is None
+    house.drain()
     for ring in laid:
         peer.answer(ring.ticket)
+    late = random_pixels(1)
+    peer.answer(peer.ring(late))  # of a body that was on its way
     peer.close()
+    assert house.ended() is None
 
 
 def test_an_engine_whose_supervisor_is_gone_ends() -> None:

@@ -390,18 +390,34 @@ def test_told_to_drain_it_stops_and_what_waits_runs_at_once(house: House) -> Non
     ring(peer)
     house.supervisor.send(Message(Kind.DRAIN))
     house.hear()
-    assert house.board.is_stopping
     assert repr(house.queue) == "<Queue closed, 1 jobs, 1 rows waiting>"
     house.compute()
     house.hear()
     assert not peer.is_silent()
 
 
+def test_told_to_drain_it_is_done_when_the_last_worker_has_hung_up(house: House) -> None:
+    first, second = house.peer(), house.peer()
+    house.supervisor.send(Message(Kind.DRAIN))
+    house.hear()
+    first.close()
+    house.hear()
+    assert not house.board.is_done
+    ring(second)  # of a body that was on its way
+    house.hear()
+    house.compute()
+    house.hear()
+    assert not second.is_silent()
+    second.close()
+    house.hear()
+    assert house.board.is_done
+
+
 def test_a_supervisor_that_is_gone_is_an_end_too(house: House) -> None:
-    assert not house.board.is_stopping
+    assert not house.board.is_done
     house.supervisor.close()
     house.hear()
-    assert house.board.is_stopping
+    assert house.board.is_done
 
 
 def test_it_sleeps_until_somebody_rings(house: House) -> None:
