@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -11,17 +12,22 @@ from service.errors import HeadersTooLarge, InvalidHttp, InvalidInput, RequestTi
 from service.web.alarm import Alarm
 from service.web.body_limit import FAULT
 from service.web.flow import Flow
+from service.web.parser import Parser
 from service.web.problems import problem
 
 if TYPE_CHECKING:
     import asyncio
 
+    from httptools import HttpRequestParser
     from uvicorn.config import Config
 
     from service.settings import Settings
 
 WATCHERS = "watchers"
 """Where in the state of a request whoever answers it leaves functions to call once the client is gone."""
+
+GONE = "gone"
+"""Where in the state of a request it then says so, for those who look later."""
 
 LINGER_S = 0.5
 """How long a drain waits for a request that may be on its way: many round trips, and no nuisance."""
@@ -33,6 +39,13 @@ _LEAST_RATE = 16 * 1024
 # Bytes that may come without being part of a body: headers, trailers, the framing of chunks. Other
 # servers take 8 to 64 KiB of headers.
 _MAX_HEAD_BYTES = 64 * 1024
+
+# Requests that wait on one connection for those before them: no usual client sends the next one so early.
+_MAX_PIPELINED = 16
+
+
+class _TooManyAtOnce(Exception):
+    """Ends the parser's work in the middle of what it was given."""
 
 
 class State(ServerState):
@@ -51,16 +64,15 @@ class Connection(HttpToolsProtocol):
     - The next request: `idle_timeout_s`; then the connection is closed.
     - Reading an answer: the connection is cut where nothing of it is taken for `idle_timeout_s`.
 
-    What is not HTTP is answered with 400, endless headers with 431. Once the service shuts down,
-    answers say `Connection: close`, and a connection that owes nothing lingers for `LINGER_S`, so that
-    a request on its way is still answered.
+    What is not HTTP is answered with 400, endless headers with 431; behind 16 requests that wait for
+    their turn nothing more is read. Once the service shuts down, answers say `Connection: close`, and a
+    connection that owes nothing lingers for `LINGER_S`, so that a request on its way is still answered.
 
     Of uvicorn's class it uses, beside the callbacks of protocol and parser: the attributes `loop`,
-    `transport`, `flow`, `cycle`, `pipeline`, `headers` and `server_state`; the methods
-    `on_response_complete`, `send_400_response`, `shutdown` and `_start_asgi_task`; of a cycle `scope`,
-    `keep_alive`, `more_body`, `message_event`, `disconnected`, `response_started`,
-    `response_complete` and `waiting_for_100_continue`; of a server state `default_headers` and
-    `total_requests`.
+    `transport`, `flow`, `cycle`, `pipeline`, `parser`, `url`, `headers` and `server_state`; the methods
+    `on_response_complete`, `shutdown` and `_start_asgi_task`; of a cycle `scope`, `keep_alive`,
+    `more_body`, `message_event`, `disconnected`, `response_started`, `response_complete` and
+    `waiting_for_100_continue`; of a server state `default_headers` and `total_requests`.
     `tests/web/test_connection.py` says so when one of them has gone.
     """
 
@@ -75,6 +87,7 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.parser = cast("HttpRequestParser", Parser(self))
         self._settings = settings
         self._reading = Alarm(self.loop, self._on_late_client)
         self._writing = Alarm(self.loop, self._on_unread_answer)
@@ -101,7 +114,9 @@ class Connection(HttpToolsProtocol):
         self._reading.cancel()
         self._writing.cancel()
         if self._answered is not None:
-            for watcher in list(cast("dict[str, Any]", self._answered.scope)["state"][WATCHERS]):
+            state = cast("dict[str, Any]", self._answered.scope)["state"]
+            state[GONE] = True
+            for watcher in list(state[WATCHERS]):
                 watcher()
         if self._answered is not None and self._answered is not self.cycle:
             self._answered.disconnected = True  # uvicorn tells only the request that came last
@@ -109,10 +124,15 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self._is_refused:
-            self._unparsed += len(data)
-            super().data_received(data)
-            self._look_at_progress()
+        """In place of uvicorn's, with which strangers could fill the log."""
+        if self._is_refused:
+            return
+        self._unparsed += len(data)
+        try:
+            self.parser.feed_data(data)
+        except HttpParserError:
+            self._refuse(InvalidHttp("what came is not HTTP/1.1"))
+        self._look_at_progress()
 
     def _look_at_progress(self) -> None:
         if self._is_refused:
@@ -121,6 +141,8 @@ class Connection(HttpToolsProtocol):
             self._refuse(HeadersTooLarge(f"more than {_MAX_HEAD_BYTES} bytes of headers"))
         elif self._part is None and self._is_answer_owed:
             self._reading.clear()
+        elif self._part == "body" and self.server_state.is_draining and not self._is_answer_owed:
+            self._reading.advance(self._deadline())  # nobody wants the rest: it does not put the end off
         else:
             self._reading.set(self._deadline())
 
@@ -143,6 +165,8 @@ class Connection(HttpToolsProtocol):
             self._since = self.loop.time()
 
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) == _MAX_PIPELINED:
+            raise _TooManyAtOnce
         is_next = not self._is_answer_owed
         super().on_headers_complete()
         if is_next:
@@ -157,6 +181,9 @@ class Connection(HttpToolsProtocol):
         self._received += len(body)
         self._unparsed = 0
         super().on_body(body)
+        if not self._is_answer_owed and self._received > self._settings.max_body_bytes:
+            self._is_refused = True
+            self._close()
 
     def on_message_complete(self) -> None:
         self._part = None
@@ -172,15 +199,13 @@ class Connection(HttpToolsProtocol):
             self._reading.clear()
             self._watch_writing()
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._answered, app = self.pipeline.pop()
             self._start_asgi_task(self._answered, app)
         elif self._part is None or self.server_state.is_draining:
             self._reading.set(self._deadline())
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature, and its words
-        self._refuse(InvalidHttp("what came is not HTTP/1.1"))
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     def shutdown(self) -> None:
         """Begin the drain of this connection; called once or more after the state says so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import socket
@@ -59,14 +60,15 @@ def test_uvicorn_still_has_what_connections_are_built_on() -> None:
         return protocol, httptools_impl.RequestResponseCycle(**{**asked, "keep_alive": True})
 
     protocol, cycle = run(made())
+    protocol.on_message_begin()  # sets `url`
     expected = {
         protocol: [
             *("loop", "transport", "flow", "cycle", "server_state", "headers", "pipeline"),
+            *("parser", "url", "on_url", "on_header"),
             *("connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
             *("on_message_begin", "on_headers_complete", "on_body", "on_message_complete"),
             *(
                 "on_response_complete",
-                "send_400_response",
                 "shutdown",
                 "_start_asgi_task",
             ),
@@ -352,9 +354,9 @@ def test_trailers_are_no_headers() -> None:
 
 
 def test_requests_in_one_packet_are_answered_in_order() -> None:
-    bodies = [b"x" * length for length in range(20)]
+    bodies = [b"x" * length for length in range(16)]
     found = sent(b"".join(post(f"Content-Length: {len(body)}") + body for body in bodies))
-    assert [int(part.partition(b"HTTP")[0]) for part in found.split(b"\r\n\r\n")[1:]] == list(range(20))
+    assert [int(part.partition(b"HTTP")[0]) for part in found.split(b"\r\n\r\n")[1:]] == list(range(16))
 
 
 def test_client_that_goes_away_is_missed_by_the_request_that_is_being_answered() -> None:
@@ -378,18 +380,74 @@ def test_client_that_goes_away_is_missed_by_the_request_that_is_being_answered()
     run(talk())
 
 
+def offering(*headers: str, upgrade: str = "h2c") -> bytes:
+    """What Java's HTTP client and `curl --http2` send where there is no TLS."""
+    return post(
+        "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {upgrade}", "HTTP2-Settings: AAMA", *headers
+    )
+
+
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
 def test_offer_to_speak_another_protocol_is_passed_over(upgrade: str) -> None:
-    asking = GET[:-2] + f"Connection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n".encode()
-
     async def talk() -> bytes:
         async with serving(echo, **SHORT) as running:
-            client = running.connect(asking)
+            client = running.connect(offering(upgrade=upgrade))
             first = await received_one(client)
-            client.sendall(asking)
+            client.sendall(offering(upgrade=upgrade) + GET)
             return first + await received(client)
 
-    assert run(talk()).count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert run(talk()).count(b"HTTP/1.1 200 OK\r\n") == 3
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one packet", "two packets"])
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (f"Content-Length: {len(GET)}", GET),
+        ("Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(GET), GET)),
+    ],
+    ids=["length", "chunks"],
+)
+def test_body_of_a_request_that_offers_another_protocol_is_its_body_and_no_request(
+    header: str, body: bytes, together: bool
+) -> None:
+    async def talk() -> bytes:
+        async with serving(echo, **SHORT) as running:
+            client = running.connect(offering(header) + (body + GET if together else b""))
+            if not together:
+                await running.until_open(1)
+                await asyncio.sleep(0.05)
+                client.sendall(body + GET)
+            return await received(client)
+
+    answers = [part.partition(b"HTTP")[0] for part in run(talk()).split(b"\r\n\r\n")[1:]]
+    assert answers == [b"%d" % len(GET), b"0"]
+
+
+def test_connection_is_made_into_no_tunnel() -> None:
+    found = sent(b"CONNECT other:80 HTTP/1.1\r\nHost: other:80\r\n\r\n" + GET)
+    assert slugs(found) == ["invalid-http"]
+
+
+def test_what_strangers_send_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    for piece in (b"garbage\r\n\r\n", offering(), post("Content-Length: -1")):
+        sent(piece)
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []
+
+
+def test_only_so_many_requests_wait_on_one_connection_and_all_of_them_are_answered() -> None:
+    answered = 0
+
+    async def one_by_one(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal answered
+        await asyncio.sleep(0)
+        answered += 1
+        await echo(scope, receive, send)
+
+    found = sent(GET * 2000, app=one_by_one)
+    assert found.count(b"HTTP/1.1 200 OK\r\n") == answered == 17
+    assert slugs(found.removesuffix(b"<reset>")) == []
+    assert found.count(b"connection: close\r\n") == 1
 
 
 @pytest.mark.parametrize("rest", ["never", "drips", "comes"])
@@ -414,6 +472,24 @@ def test_body_that_nobody_wants_does_not_keep_its_connection_open(rest: str) -> 
     found = run(talk()).removesuffix(b"<reset>")
     assert found.count(b"HTTP/1.1") == 1
     assert found.endswith(b"\r\n\r\nno")
+
+
+def test_body_that_nobody_wants_is_read_no_further_than_a_body_may_be() -> None:
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"no")
+
+    async def talk() -> int:
+        async with serving(refusing, max_body_mb=1) as running:
+            client = running.connect(post("Content-Length: 1000000000"))
+            await received_one(client)
+            taken = 0
+            with contextlib.suppress(ConnectionError):
+                while taken < 1000 * PIECE:
+                    taken += await asyncio.to_thread(client.send, bytes(PIECE))
+            client.close()
+            return taken
+
+    assert run(talk()) < 500 * PIECE  # what the kernel's buffers hold comes on top
 
 
 # --- the alarm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import select
 import socket
@@ -162,6 +163,26 @@ def test_client_that_drips_headers_does_not_hold_the_drain_up() -> None:
             return await received(client)
 
     assert run(talk()) in (b"", b"<reset>")
+
+
+def test_body_that_nobody_wants_does_not_hold_the_drain_up() -> None:
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"no")
+
+    async def talk() -> bytes:
+        async with serving(refusing, body_timeout_s=3600, drain_timeout_s=3600) as running:
+            client = running.connect(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n")
+            first = await received_one(client)
+            drain = asyncio.create_task(running.drain())
+            while not drain.done():
+                with contextlib.suppress(ConnectionError):
+                    client.send(b"x")
+                await asyncio.sleep(0.01)
+            await drain
+            client.close()
+            return first
+
+    assert run(talk()).endswith(b"no")
 
 
 def test_socket_that_one_server_drained_is_open_again_for_the_next() -> None:
