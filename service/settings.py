@@ -98,6 +98,11 @@ class Settings(BaseSettings):
         return int(self.max_body_mb * 1024 * 1024)
 
     @property
+    def max_held_bytes(self) -> int:
+        """The limit of all bodies that one worker holds: what its arena holds, or one whole body."""
+        return max(self.arena_mb * 1024 * 1024, self.max_body_bytes)
+
+    @property
     def arena_slots(self) -> int:
         """The slots of one worker's arena."""
         return self.arena_mb * 1024 * 1024 // 4096

@@ -43,8 +43,10 @@ _UPRIGHT = {
 }
 
 
-def decode_image(content: bytes, spec: Input, max_pixels: int, out: npt.NDArray[Any]) -> None:
+def decode_image(content: bytes, spec: Input, max_pixels: int, out: npt.NDArray[Any]) -> int:
     """Write one row of pixels 0..255 to `out`, uint8 `[C, H, W]` as `spec.shape` says.
+
+    The answer is how many pixels the image had.
 
     `content` is a JPEG or a PNG; which one, its first bytes say. The rules:
 
@@ -70,6 +72,7 @@ def decode_image(content: bytes, spec: Input, max_pixels: int, out: npt.NDArray[
     if container.orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[container.orientation])
     _write_planes(resized(image, spec), out)
+    return container.width * container.height
 
 
 def _check_size(container: Container, spec: Input, max_pixels: int) -> None:

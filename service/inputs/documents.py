@@ -11,9 +11,12 @@ import orjson
 from service.errors import InputTooLarge, InvalidImage, InvalidTensor
 from service.inputs._nested import kind, row_from_lists, row_shape
 from service.inputs.decoding import decode_image
+from service.inputs.images import Pixels
 from service.inputs.rows import Dtype, Rows, refuse_unusable, shape_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from service.store.manifest import Input
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 QUICK_BYTES = 16 * 1024
 """So long a document is read in less time than handing it to another thread takes."""
 _NAMED_CHARACTERS = 40
+# So many lists or objects take a few milliseconds, and what is wrong with them can be said more exactly.
+_FEW = 10_000
 
 
 def rows_from_json(content: bytes, dtype: Dtype, spec: Input, max_rows: int, max_pixels: int) -> Rows:
@@ -31,11 +36,14 @@ def rows_from_json(content: bytes, dtype: Dtype, spec: Input, max_rows: int, max
     likely an already scaled pixel. Images are JPEG or PNG in the base64 of RFC 4648, section 4, and
     become uint8 rows whatever `dtype` says. Of a key given twice the last value counts.
 
-    Parses the whole document. Raises `InvalidTensor` for another structure and `InputTooLarge` for
-    more than `max_rows` rows; writing the rows raises `InvalidTensor`, `InvalidImage`, and
-    `InputTooLarge` for an image of more than `max_pixels` pixels. Each names a position such as
+    Parses the whole document, in which it holds the interpreter's lock: one with more lists or objects
+    than `max_rows` rows have is not parsed. Raises `InvalidTensor` for another structure and
+    `InputTooLarge` for more than `max_rows` rows; writing the rows raises `InvalidTensor`,
+    `InvalidImage`, and `InputTooLarge` for an image of more than `max_pixels` pixels, or all together
+    of more than `MOST_PIXELS`. Each names a position such as
     `inputs[3][0][5]`, or the row where a number is beyond 1e9.
     """
+    _check_brackets(content, spec, max_rows)
     items = _items(content)
     _check_kinds(items, spec)
     if isinstance(items[0], dict):
@@ -51,10 +59,11 @@ class _NumberRows(Rows):
     items: list[Any]
     nested_shape: list[int]
 
-    def _write(self, out: npt.NDArray[Any]) -> None:
+    def _write(self, out: npt.NDArray[Any]) -> Iterator[None]:
         for number, item in enumerate(self.items):
             row = row_from_lists(item, self.dtype, self.nested_shape, f"inputs[{number}]")
             out[number] = row.reshape(out.shape[1:])
+            yield
         if self.dtype == "float32":
             refuse_unusable(out)
 
@@ -65,15 +74,27 @@ class _ImageRows(Rows):
     spec: Input
     max_pixels: int
 
-    def _write(self, out: npt.NDArray[Any]) -> None:
+    def _write(self, out: npt.NDArray[Any]) -> Iterator[None]:
+        pixels = Pixels(self.max_pixels)
         for number, item in enumerate(self.items):
             at = f"inputs[{number}]"
             _check_keys(item, "b64", at)
             encoded = _from_base64(item["b64"], f"{at}.b64")
             try:
-                decode_image(encoded, self.spec, self.max_pixels, out[number])
+                pixels.count(decode_image(encoded, self.spec, self.max_pixels, out[number]))
             except (InvalidImage, InputTooLarge) as error:
                 raise type(error)(f"{at}.b64: {error}") from error
+            yield
+
+
+def _check_brackets(content: bytes, spec: Input, max_rows: int) -> None:
+    """Lists and objects take twenty times as long as the numbers or the text of as many bytes."""
+    channels, height, _ = spec.shape
+    most_lists, most_objects = 1 + max_rows * (1 + channels + channels * height), 1 + max_rows
+    if content.count(b"[") > max(most_lists, _FEW) or content.count(b"{") > max(most_objects, _FEW):
+        raise InputTooLarge(
+            f"the JSON has more lists or objects than {max_rows} rows of shape {spec.shape}, the limit"
+        )
 
 
 def _items(content: bytes) -> list[Any]:

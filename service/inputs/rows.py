@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from service.errors import InputTooLarge, InvalidTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 Dtype = Literal["uint8", "float32"]
 
@@ -37,18 +40,22 @@ class Rows(ABC):
         """How many rows there are."""
         return self.shape[0]
 
-    def write(self, out: npt.NDArray[Any]) -> None:
+    def write(self, out: npt.NDArray[Any], check: Callable[[], None] = lambda: None) -> None:
         """Fill `out`, which has `shape` and `dtype`, native byte order and C order.
 
-        Raises `InvalidInput` and its kinds, with `out` then partly written, and `ValueError` for
-        another `out`. Nothing but `out` is written to, and nothing refers to it afterwards.
+        Before, and between rows that take long, `check` is called, which ends it by raising. Raises
+        `InvalidInput` and its kinds, with `out` then partly written, and `ValueError` for another
+        `out`. Nothing but `out` is written to, and nothing refers to it afterwards.
         """
         if out.shape != self.shape or out.dtype != self.dtype or not out.flags.c_contiguous:
             raise ValueError(f"{self.dtype} rows {self.shape} do not fit into {out.dtype} {out.shape}")
-        self._write(out)
+        check()
+        for _ in self._write(out) or ():
+            check()
 
     @abstractmethod
-    def _write(self, out: npt.NDArray[Any]) -> None: ...
+    def _write(self, out: npt.NDArray[Any]) -> Iterator[None] | None:
+        """Where it takes long, an iterator that stops behind each row."""
 
 
 def shape_of(count: int, row: list[int], max_rows: int) -> tuple[int, int, int, int]:

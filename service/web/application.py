@@ -32,4 +32,5 @@ def compose(parts: Parts) -> ASGIApp:
     app.include_router(routes_health.router)
     app.include_router(routes_page.router)
     problems.install(app)
-    return BodyLimit(Shortcut(app), max_bytes=parts.settings.max_body_bytes)
+    settings = parts.settings
+    return BodyLimit(Shortcut(app), settings.max_body_bytes, settings.max_held_bytes)

@@ -15,8 +15,10 @@ from service.errors import InputTooLarge, InvalidInput, JobCancelled, Unsupporte
 from service.inputs.documents import QUICK_BYTES, rows_from_json
 from service.inputs.images import rows_from_image, rows_from_images
 from service.inputs.tensors import rows_from_npy, rows_from_octets
+from service.web.problems import shortened
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Executor, Future
 
     import numpy as np
@@ -66,15 +68,18 @@ async def read_rows(request: Request, parts: Parts, spec: Input, query: PredictQ
     return await _rows(media_type, chunks, parts, spec, query)
 
 
-async def fill(rows: Rows, out: np.ndarray, decoders: Executor) -> None:
+async def fill(
+    rows: Rows, out: np.ndarray, decoders: Executor, check: Callable[[], None] = lambda: None
+) -> None:
     """Write `rows` to `out`, on a thread of `decoders` unless that is quick.
 
-    Raises what `rows.write` raises. However it ends, cancelled too, nobody writes to `out` afterwards.
+    Raises what `rows.write` raises, and what `check` raises between two rows. However it ends,
+    cancelled too, nobody writes to `out` afterwards.
     """
     if rows.is_quick:
         rows.write(out)
         return
-    writing = decoders.submit(rows.write, out)
+    writing = decoders.submit(rows.write, out, check)
     try:
         await asyncio.wrap_future(writing)
     except asyncio.CancelledError:
@@ -114,7 +119,9 @@ async def gathered(receive: Receive) -> list[bytes]:
 def _media_type(request: Request) -> str:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in READ:
-        raise UnsupportedMediaType(f"content type {media_type!r} is not read; these are: {', '.join(READ)}")
+        raise UnsupportedMediaType(
+            f"content type {shortened(media_type)!r} is not read; these are: {', '.join(READ)}"
+        )
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("compressed bodies are not read")
     return media_type
@@ -146,8 +153,8 @@ async def _images(request: Request, settings: Settings) -> list[bytes]:
         if "Too many files" in error.message:
             raise InputTooLarge(f"more than {settings.max_request_rows} images in one request") from None
         raise InvalidInput(f"the multipart body is malformed: {error.message}") from None
-    except KeyError:
-        raise InvalidInput("the multipart body names no boundary") from None
+    except UnicodeError:  # of a charset that Python knows and that decodes nothing
+        raise InvalidInput("the multipart body is malformed: its charset cannot be read") from None
     if not parser.is_complete:
         raise InvalidInput("the multipart body stops before its closing boundary")
     uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]

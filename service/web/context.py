@@ -21,7 +21,8 @@ class Parts:
     settings: Settings
     telemetry: Telemetry
     decoders: Executor
-    """Threads that decode bodies, so that the event loop does not."""
+    """Threads that decode bodies. Images are decoded beside the event loop; JSON is parsed under the lock
+    of the interpreter, for which the loop waits too."""
 
 
 def parts_of(request: Request) -> Parts:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/problem+json"
 
+_LONGEST_NAME = 64
+
 # The most specific class of an error decides; the type is a stable slug that clients may rely on.
 TABLE: dict[type[errors.FoldserveError], tuple[HTTPStatus, str]] = {
     errors.InvalidInput: (HTTPStatus.BAD_REQUEST, "invalid-input"),
@@ -107,12 +109,17 @@ def sentence(found: list[Any]) -> str:
     """What pydantic found wrong, as one sentence."""
 
     def one(item: Any) -> str:
-        name = ".".join(str(part) for part in item["loc"] if part not in ("query", "path", "body"))
+        name = shortened(".".join(str(part) for part in item["loc"] if part not in ("query", "path", "body")))
         if item["type"] == "extra_forbidden":
             return f"unknown parameter {name!r}"
         return f"{name}: {item['msg']}"
 
     return "; ".join(map(one, found))
+
+
+def shortened(name: str) -> str:
+    """A name that a client chose, so that an error that repeats it is no longer than one."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
 def _answer(status: HTTPStatus, slug: str, detail: str, headers: dict[str, str] | None = None) -> Response:

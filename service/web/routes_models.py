@@ -14,6 +14,7 @@ from starlette.responses import Response
 from service.errors import InvalidQuery
 from service.inspection.layer_stats import histogram, with_derived
 from service.web.context import Context
+from service.web.problems import shortened
 from service.web.schemas import (
     FoldDetail,
     FoldSummary,
@@ -35,7 +36,7 @@ def refuse_unknown_parameters(request: Request) -> None:
     names = [name for name, _ in request.query_params.multi_items()]
     unknown = sorted(set(names) - known)
     if unknown:
-        raise InvalidQuery(f"unknown parameter {', '.join(map(repr, unknown))}")
+        raise InvalidQuery(f"unknown parameter {shortened(unknown[0])!r}")
     if len(names) > len(set(names)):
         raise InvalidQuery("parameter given more than once: version")
 

@@ -7,7 +7,6 @@ framework costs; `openapi_extra` documents what they read.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,16 +18,16 @@ from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
-from service.errors import Draining, FoldserveError, InvalidQuery, JobCancelled, UnknownVersion
+from service.errors import Draining, FoldserveError, InvalidQuery, UnknownVersion
 from service.web import bodies
-from service.web.connection import WATCHERS
 from service.web.context import parts_of
+from service.web.interest import Interest
 from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_non_finite
-from service.web.problems import kind, sentence
+from service.web.problems import kind, sentence, shortened
 from service.web.schemas import Predictions, PredictQuery, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
 
     from service.batching.job import Answer
     from service.engine.card import ModelCard
@@ -46,6 +45,7 @@ class _RawRoute(APIRoute):
 router = APIRouter(tags=["predict"], route_class=_RawRoute)
 
 _NPY = "application/x-npy"
+_MOST_PARAMETERS = len(PredictQuery.model_fields)
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _DOCUMENTED: dict[str, Any] = {
     "requestBody": {
@@ -151,11 +151,11 @@ async def _answered(request: Request, parts: Parts, card: ModelCard, times: _Tim
     deadline = times.started + min(query.timeout_ms or limit_ms, limit_ms) / 1000
     parts.client.refuse_when_full(card, deadline)
     rows = await bodies.read_rows(request, parts, card.facts.manifest.input, query)
-    with parts.client.reserve(card, rows.count, rows.dtype, deadline) as run:
-        await bodies.fill(rows, run.inputs, parts.decoders)
+    interest = Interest(request, deadline)
+    with interest.awaited(), parts.client.reserve(card, rows.count, rows.dtype, deadline) as run:
+        await bodies.fill(rows, run.inputs, parts.decoders, interest.check)
         times.decoded = time.monotonic()
-        with _given_up_when_gone(request):
-            answer = await parts.client.infer(card, run, deadline)
+        answer = await parts.client.infer(card, run, deadline)
         refuse_non_finite(answer.rows)
         milliseconds = times.milliseconds(answer)
         for stage in ("decode", "queue", "compute", "total"):
@@ -182,34 +182,14 @@ def _written(
 @lru_cache(maxsize=256)
 def _query(query_string: bytes) -> PredictQuery:
     """The parameters of a request; most clients ask the same way again and again."""
+    if query_string.count(b"&") >= _MOST_PARAMETERS:
+        raise InvalidQuery(f"more than {_MOST_PARAMETERS} parameters were given")
     given = QueryParams(query_string).multi_items()
     names = [name for name, _ in given]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise InvalidQuery(f"parameter given more than once: {', '.join(repeated)}")
+        raise InvalidQuery(f"parameter given more than once: {', '.join(map(shortened, repeated))}")
     try:
         return PredictQuery.model_validate(dict(given))
     except ValidationError as error:
         raise InvalidQuery(sentence(error.errors())) from None
-
-
-@contextlib.contextmanager
-def _given_up_when_gone(request: Request) -> Iterator[None]:
-    """Leave the block with `JobCancelled` once the client has disconnected."""
-    task, watchers, is_gone = asyncio.current_task(), request.scope["state"].get(WATCHERS, set()), False
-
-    def leave() -> None:
-        nonlocal is_gone
-        is_gone = True
-        if task:
-            task.cancel()
-
-    watchers.add(leave)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if is_gone:
-            raise JobCancelled("the client went away") from None
-        raise
-    finally:
-        watchers.discard(leave)

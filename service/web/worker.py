@@ -41,15 +41,16 @@ class Worker:
         """Serve; ends when everything that was accepted is answered."""
         settings = self._order.settings
         client = EngineClient(settings, self._board, self._order.number)
-        with ThreadPoolExecutor(_decoders(), "decoder") as decoders:
-            telemetry = Telemetry(SharedValues(self._order.counts, f"worker-{self._order.number}"))
-            server = _Server(Parts(client, settings, telemetry, decoders), self._tell_up)
-            asyncio.get_running_loop().add_reader(self._control.fileno(), self._hear, client, server)
-            self._hear(client, server)  # a replacement knows of the engine before it is asked
-            besides = [asyncio.create_task(_beat(client)), asyncio.create_task(watch_lag(telemetry))]
-            await server.serve(sockets=[self._listening])
-            for task in besides:
-                task.cancel()
+        decoders = ThreadPoolExecutor(_decoders(), "decoder")
+        telemetry = Telemetry(SharedValues(self._order.counts, f"worker-{self._order.number}"))
+        server = _Server(Parts(client, settings, telemetry, decoders), self._tell_up)
+        asyncio.get_running_loop().add_reader(self._control.fileno(), self._hear, client, server)
+        self._hear(client, server)  # a replacement knows of the engine before it is asked
+        besides = [asyncio.create_task(_beat(client)), asyncio.create_task(watch_lag(telemetry))]
+        await server.serve(sockets=[self._listening])
+        for task in besides:
+            task.cancel()
+        decoders.shutdown(wait=False, cancel_futures=True)  # the loop still has answers to give
 
     def _tell_up(self) -> None:
         gc.collect()

@@ -96,7 +96,7 @@ CASES = {
     # JSON
     "not JSON": numbers(JSON, b"{", "not JSON"),
     "not UTF-8": numbers(JSON, b'{"inputs": ["\xff"]}', "not JSON"),
-    "deep JSON": numbers(JSON, b"[" * 100_000, "not JSON"),
+    "deep JSON": numbers(JSON, b"[" * 10_000, "not JSON"),
     "NaN in JSON": numbers(JSON, as_json([[[float("nan")] * 8] * 8]), "not JSON"),
     "a number beyond float32": numbers(JSON, as_json([[[1e39] * 8] * 8]), r"inputs\[0\].* float32"),
     "JSON without inputs": numbers(JSON, b'{"images": []}', "unknown key 'images'"),
@@ -138,6 +138,7 @@ CASES = {
     "too many octets": too_large(OCTETS, bytes(64 * 513), "513 rows .* limit of 512", "dtype=uint8"),
     "too many rows in npy": too_large(NPY, npy(np.zeros((513, 1, 8, 8), np.uint8)), "513 rows"),
     "too many rows in JSON": too_large(JSON, as_json([[[0] * 8] * 8] * 513), "513 rows"),
+    "too many lists in JSON": too_large(JSON, as_json([[]] * 100_000), "more lists .* than 512 rows"),
     "too many files": too_large(MULTIPART, multipart([PNG] * 513), "more than 512 images"),
     # forms
     "empty body": Case("image/png", b"", 400, "invalid-input", "the body is empty"),
@@ -152,6 +153,10 @@ CASES = {
     "form with a part without a name": form(
         f"--{BOUNDARY}\r\n\r\nb\r\n--{BOUNDARY}--\r\n".encode(), "multipart body is malformed"
     ),
+    "form in a charset that decodes nothing": form(
+        multipart([PNG]), "charset", f"{MULTIPART}; charset=undefined"
+    ),
+    "form in a charset of host names": form(multipart([PNG]), "charset", f"{MULTIPART}; charset=punycode"),
     "form that stops inside its second file": form(multipart([PNG, PNG])[:-60], "multipart"),
     "form that stops before its end": form(multipart([PNG])[: -len(BOUNDARY) - 8], "multipart"),
     # media types
@@ -162,6 +167,9 @@ CASES = {
     # queries
     "unknown parameter": query("topk=3", "unknown parameter 'topk'"),
     "repeated parameter": query("top_k=3&top_k=4", "more than once: top_k"),
+    "too many parameters": query("a&" * 15_000, "^more than 4 parameters were given$"),
+    "endless parameter": query("a" * 30_000, "^unknown parameter 'a{64}...'$"),
+    "endless parameter twice": query(f"{'a' * 9000}=1&{'a' * 9000}=1", "^parameter given .*: a{64}...$"),
     "top_k of 0": query("top_k=0", "top_k: .*greater than or equal to 1"),
     "top_k too high": query("top_k=1001", "top_k: .*less than or equal to 1000"),
     "top_k that is no number": query("top_k=many", "top_k: .*integer"),
@@ -190,6 +198,7 @@ GETS = {
     f"{LAYERS}?version=0": (400, "invalid-query", "version: .*greater than 0"),
     f"{LAYERS}?version=1&version=1": (400, "invalid-query", "more than once: version"),
     f"{LAYERS}?version=2": (404, "unknown-version", "'digits' is not served in version 2"),
+    f"{LAYERS}?{'a' * 9000}=1&b=1": (400, "invalid-query", "^unknown parameter 'a{64}...'$"),
     "/v1/models/other": (404, "unknown-model", "'other'"),
     "/v1/models/other/layers": (404, "unknown-model", "'other'"),
     "/v1/models/digits/fold?x=1": (400, "invalid-query", "unknown parameter 'x'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import zlib
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 
 from .digits import JSON, MULTIPART, OCTETS, b64_json, encoded, multipart
 from .problems import assert_problem
-from .server import Server
+from .server import PATIENCE, Server
 from .tree import Tree
 from .wire import chunk, head, is_closed, reply
 
@@ -147,6 +148,25 @@ def test_huge_body_is_refused_and_takes_no_memory_in_any_process(small: Server, 
     assert set(peaks) == set(before)
     grown = {pid: peaks[pid] - before[pid] for pid in before}
     assert max(grown.values()) < 10e6, grown
+
+
+def test_bodies_that_come_at_the_same_time_have_a_limit_together() -> None:
+    half = bytes(600 * 1024)
+    with Server.start(workers=1, arena_mb=1, max_body_mb=0.7) as server:
+        clients = {server.connect(), server.connect()}
+        for client in clients:
+            with contextlib.suppress(ConnectionError):  # the server need not read to the end
+                client.sendall(head(f"Content-Length: {len(half) + len(PNG)}") + half)
+        (refused,), _, _ = select.select(list(clients), [], [], PATIENCE)
+        (other,) = clients - {refused}
+        with refused, other:
+            answer = reply(refused)
+            expected = (429, "queue-full", "^other bodies take all the room")
+            assert_problem(answer.status, answer.headers, answer.body, expected=expected)
+            assert answer.headers["connection"] == "close"
+            other.sendall(PNG)
+            assert reply(other).status == 400  # it is no image
+        assert server.predict(PNG).status_code == 200
 
 
 def with_right_checksum(png: bytes) -> bytes:

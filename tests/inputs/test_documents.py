@@ -164,6 +164,19 @@ def test_too_many_rows_are_refused_before_they_are_read(item: Any) -> None:
         rows_from_json(body([item] * 9), "float32", RGB, 8, 10_000)
 
 
+@pytest.mark.parametrize("piece", [b"[],", b"{},", b"[[", b'{"a":{},"b":['])
+def test_more_lists_and_objects_than_rows_could_have_are_not_parsed(piece: bytes) -> None:
+    """The interpreter stands still while they are: for most of a second in 4 MB of empty lists."""
+    content = b'{"inputs": [' + piece * (4_000_000 // len(piece)) + b"[]]}"
+    with pytest.raises(InputTooLarge, match=r"more lists or objects than 8 rows of shape \[3, 4, 5\]"):
+        from_json(content)
+
+
+def test_as_many_lists_as_the_largest_request_has_are_parsed() -> None:
+    rows = np.zeros((700, 3, 4, 5), np.uint8)  # 11,201 lists
+    assert from_json(body(rows.tolist()), dtype="uint8", max_rows=700).shape == rows.shape
+
+
 @pytest.mark.parametrize(
     "text", ["a", "QUJD\n", "QU JD", "QUJD=", "QUJD====", "QUI", "data:image/png;base64,QUJD", "Ü", "__-_"]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from service.errors import InputTooLarge, InvalidImage
+from service.inputs import images
 from service.inputs.documents import rows_from_json
 from service.inputs.images import rows_from_image, rows_from_images
 from service.inputs.tensors import rows_from_npy, rows_from_octets
@@ -48,8 +50,13 @@ FORMS: dict[str, Callable[[int], Rows]] = {
     "npy of inputs": lambda most: rows_from_npy([npy(FLOATS)], SPEC, most),
     "JSON of pixels": lambda most: rows_from_json(document(PIXELS), "uint8", SPEC, most, 99),
     "JSON of inputs": lambda most: rows_from_json(document(FLOATS), "float32", SPEC, most, 99),
+    "JSON of images": lambda most: rows_from_json(images_document(PNGS), "float32", SPEC, most, 99),
     "images": lambda most: rows_from_images(PNGS, SPEC, most, 99),
 }
+
+
+def images_document(contents: list[bytes]) -> bytes:
+    return json.dumps({"inputs": [{"b64": b64encode(content).decode()} for content in contents]}).encode()
 
 
 def document(rows: np.ndarray) -> bytes:
@@ -115,6 +122,46 @@ def test_an_image_among_others_is_named() -> None:
         written(rows_from_images([PNGS[0], PNGS[1][:-20]], SPEC, 2, 99))
     with pytest.raises(InputTooLarge, match=r"^image 0: the image is 5x4 pixels, over the limit of 19"):
         written(rows_from_images(PNGS, SPEC, 2, 19))
+
+
+class Unwanted(Exception):
+    """What whoever waits says once nobody does."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("looks", [0, 1])
+def test_nothing_more_is_written_once_nobody_wants_it(form: str, looks: int) -> None:
+    rows, left = FORMS[form](2), looks
+
+    def check() -> None:
+        nonlocal left
+        if not left:
+            raise Unwanted
+        left -= 1
+
+    out = np.zeros(rows.shape, rows.dtype)
+    if looks and not form.startswith(("JSON", "image")):
+        rows.write(out, check)  # takes no time: nobody looks again
+        return
+    with pytest.raises(Unwanted):
+        rows.write(out, check)
+    assert [bool(row.any()) for row in out] == [looks > 0, False]
+
+
+def test_images_have_a_limit_of_pixels_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which one image of the largest size always is within."""
+    rows = [
+        rows_from_images(PNGS, SPEC, 2, 20),
+        rows_from_json(images_document(PNGS), "uint8", SPEC, 2, 20),
+    ]
+    monkeypatch.setattr(images, "MOST_PIXELS", 40)
+    for form in rows:
+        written(form)
+    monkeypatch.setattr(images, "MOST_PIXELS", 1)
+    written(rows_from_image(PNGS[0], SPEC, 20))
+    for form in rows:
+        with pytest.raises(InputTooLarge, match=r"1.*: the images have more than 20 pixels together$"):
+            written(form)
 
 
 # What is quick

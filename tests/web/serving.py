@@ -91,7 +91,7 @@ async def serving(
     app: ASGIApp, *, listening: socket.socket | None = None, **settings: Any
 ) -> AsyncIterator[Running]:
     listening = listening or socket.create_server(("127.0.0.1", 0))
-    server = Server(BodyLimit(_with_problems(app), 1 << 30), Settings(**settings))
+    server = Server(BodyLimit(_with_problems(app), 1 << 30, 1 << 32), Settings(**settings))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup([listening])

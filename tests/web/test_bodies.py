@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from starlette.requests import ClientDisconnect
 
-from service.errors import InvalidTensor
+from service.errors import InvalidTensor, JobCancelled
 from service.inputs.rows import Rows
 from service.web.bodies import fill, gathered
 
@@ -138,6 +138,19 @@ def test_what_is_wrong_with_a_row_reaches_the_caller() -> None:
         rows.may_end.set()
         with ThreadPoolExecutor(1) as decoders, pytest.raises(InvalidTensor, match="row 0 holds NaN"):
             await fill(rows, out, decoders)
+
+    run(main())
+
+
+def test_what_nobody_wants_any_more_is_not_written_when_its_turn_comes() -> None:
+    def check() -> None:
+        raise JobCancelled("the client went away")
+
+    async def main() -> None:
+        rows, out = slow(), np.zeros((1, 1, 2, 2), np.uint8)
+        with ThreadPoolExecutor(1) as decoders, pytest.raises(JobCancelled):
+            await fill(rows, out, decoders, check)
+        assert rows.writers == []
 
     run(main())
 

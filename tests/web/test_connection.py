@@ -17,6 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import Server, ServerState
 
 from service.web.alarm import Alarm
+from service.web.connection import GONE
 
 from .serving import GET, PATIENCE, answer, echo, received, received_one, run, serving
 
@@ -378,6 +379,29 @@ def test_client_that_goes_away_is_missed_by_the_request_that_is_being_answered()
             await asyncio.wait_for(told.wait(), PATIENCE)
 
     run(talk())
+
+
+def test_client_that_went_away_is_known_to_have_gone_by_whoever_looks_later() -> None:
+    """As one who was parsing on a thread when it happened."""
+    begun, go_on, found = asyncio.Event(), asyncio.Event(), list[bool]()
+
+    async def busy(scope: Scope, receive: Receive, send: Send) -> None:
+        found.append(GONE in scope["state"])
+        begun.set()
+        await go_on.wait()
+        found.append(scope["state"][GONE])
+
+    async def talk() -> None:
+        async with serving(busy, **SHORT) as running:
+            client = running.connect(GET)
+            await begun.wait()
+            client.close()
+            await running.until_open(0)
+            go_on.set()
+            await asyncio.sleep(0)
+
+    run(talk())
+    assert found == [False, True]
 
 
 def offering(*headers: str, upgrade: str = "h2c") -> bytes:
