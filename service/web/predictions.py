@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from service.errors import InvalidTensor
+from service.errors import InputTooLarge, InvalidTensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from service.store.manifest import Output
     from service.web.schemas import PredictQuery
+
+_MOST_CLASSES = 1 << 16
+_MOST_NUMBERS = 1 << 22
 
 
 def refuse_non_finite(answers: np.ndarray) -> None:
@@ -26,6 +29,25 @@ def refuse_non_finite(answers: np.ndarray) -> None:
     if not finite.all():
         row = int(np.argmin(finite))
         raise InvalidTensor(f"row {row}: the network's answer is not finite; its inputs are out of range")
+
+
+def refuse_long(rows: int, row_shape: Sequence[int], output: Output, query: PredictQuery) -> None:
+    """Raise `InputTooLarge` where JSON of so many answers would hold everybody else up while it is written.
+
+    Of `top_k` or of whole vectors; 64Ki classes or 4Mi numbers take some 50 and 100 ms.
+    """
+    numbers = math.prod(row_shape)
+    classes = rows * min(query.top_k, numbers) if output.task == "classification" else 0
+    if query.top_k > 1 and classes > _MOST_CLASSES:
+        raise InputTooLarge(
+            f"{rows} rows with {classes // rows} classes each are too much JSON; "
+            "send fewer rows, or ask for whole vectors (output) or application/x-npy"
+        )
+    if (output.task == "tensor" or query.output != "labels") and rows * numbers > _MOST_NUMBERS:
+        raise InputTooLarge(
+            f"{rows} rows of {numbers} numbers each are too much JSON; "
+            "send fewer rows, or ask for application/x-npy"
+        )
 
 
 def as_json(

@@ -22,7 +22,7 @@ from service.errors import Draining, FoldserveError, InvalidQuery, UnknownVersio
 from service.web import bodies
 from service.web.context import parts_of
 from service.web.interest import Interest
-from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_non_finite
+from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_long, refuse_non_finite
 from service.web.problems import kind, sentence, shortened
 from service.web.schemas import Predictions, PredictQuery, Problem
 
@@ -151,6 +151,8 @@ async def _answered(request: Request, parts: Parts, card: ModelCard, times: _Tim
     deadline = times.started + min(query.timeout_ms or limit_ms, limit_ms) / 1000
     parts.client.refuse_when_full(card, deadline)
     rows = await bodies.read_rows(request, parts, card.facts.manifest.input, query)
+    if not _wants_array(request):
+        refuse_long(rows.count, card.facts.output_shape, card.facts.manifest.output, query)
     interest = Interest(request, deadline)
     with interest.awaited(), parts.client.reserve(card, rows.count, rows.dtype, deadline) as run:
         await bodies.fill(rows, run.inputs, parts.decoders, interest.check)
@@ -167,7 +169,7 @@ def _written(
     request: Request, card: ModelCard, answer: Answer, query: PredictQuery, milliseconds: dict[str, float]
 ) -> Response:
     facts = card.facts
-    if _NPY in request.headers.get("accept", ""):
+    if _wants_array(request):
         array = as_array(answer.rows, facts.manifest.output, query)
         return Response(dump_array(array), media_type=_NPY)
     content = {
@@ -177,6 +179,10 @@ def _written(
         "timing_ms": milliseconds,
     }
     return Response(dump_json(content), media_type="application/json")
+
+
+def _wants_array(request: Request) -> bool:
+    return _NPY in request.headers.get("accept", "")
 
 
 @lru_cache(maxsize=256)

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from service.errors import InvalidTensor
+from service.errors import InputTooLarge, InvalidTensor
 from service.store.manifest import Output
 from service.web.predictions import (
     as_array,
     as_json,
     dump_array,
     dump_json,
+    refuse_long,
     refuse_non_finite,
     softmax,
     top,
@@ -177,6 +178,29 @@ def test_the_array_of_a_tensor_is_the_answer_itself() -> None:
 
 
 # Refused
+
+
+@pytest.mark.parametrize(
+    ("most_rows", "shape", "described", "parameters"),
+    [
+        (65_536 // 1000, [1000], CLASSES, {"top_k": 1000}),
+        (65_536 // 10, [10], CLASSES, {"top_k": 1000}),
+        (65_536 // 5, [1000], CLASSES, {"top_k": 5}),
+        (2**22 // 1000, [1000], CLASSES, {"output": "probabilities"}),
+        (2**22 // 1000, [1000], CLASSES, {"output": "logits"}),
+        (2**22 // (21 * 64 * 64), [21, 64, 64], TENSOR, {}),
+    ],
+)
+def test_more_json_than_can_be_written_in_a_moment_is_refused(
+    most_rows: int, shape: list[int], described: Output, parameters: dict[str, Any]
+) -> None:
+    refuse_long(most_rows, shape, described, query(**parameters))
+    with pytest.raises(InputTooLarge, match=f"^{most_rows + 1} rows .* too much JSON"):
+        refuse_long(most_rows + 1, shape, described, query(**parameters))
+
+
+def test_best_classes_alone_are_never_too_much_json() -> None:
+    refuse_long(1_000_000, [1000], CLASSES, query())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
