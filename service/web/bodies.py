@@ -79,10 +79,18 @@ async def fill(
     if rows.is_quick:
         rows.write(out)
         return
-    writing = decoders.submit(rows.write, out, check)
+    is_given_up = False
+
+    def look() -> None:
+        if is_given_up:
+            raise JobCancelled("nobody waits for the rows any more")
+        check()
+
+    writing = decoders.submit(rows.write, out, look)
     try:
         await asyncio.wrap_future(writing)
     except asyncio.CancelledError:
+        is_given_up = True
         if not writing.cancel():
             await _ended(writing)
         raise

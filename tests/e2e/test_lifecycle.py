@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
+import numpy as np
 import pytest
 
-from .digits import Digits, encoded, npy
+from .digits import MULTIPART, Digits, encoded, multipart, npy
 from .problems import assert_problem
 from .server import NPY, Process, Server, Service, free_port, until
 from .stores import copied
@@ -133,24 +134,19 @@ def test_drain_does_not_wait_for_ever(digits: Digits) -> None:
         assert "Traceback" not in server.log
 
 
-def test_load_that_goes_on_during_the_drain_loses_no_answer(digits: Digits) -> None:
-    """A client sees a right answer or no answer to a request that was never accepted, nothing between."""
-    with Server.start() as server, ThreadPoolExecutor(8) as clients:
-        body = encoded(digits.pixels[0])
-
-        def ask_until_refused(_: int) -> list[int]:
-            statuses = []
-            while True:
-                try:
-                    statuses.append(server.predict(body).status_code)
-                except httpx.TransportError:
-                    return statuses
-
-        asking = [clients.submit(ask_until_refused, number) for number in range(8)]
-        until(lambda: server.metric(REQUESTS, "digits", "ok") > 100)
+def test_images_that_take_longer_than_the_drain_are_given_up_and_told() -> None:
+    body = multipart([encoded(np.zeros((1, 8000, 8000), np.uint8))] * 7)  # seconds, on a decoder's thread
+    with Server.start(workers=1, drain_timeout_s=1) as server:
+        clients = [server.connect() for _ in range(12)]  # some are decoded, others wait for it
+        for client in clients:
+            start = head(f"Content-Length: {len(body)}").replace(b"image/png", MULTIPART.encode())
+            client.sendall(start + body)
+        until(lambda: server.metric("foldserve_slots_in_use") > 0)
         assert server.stop() == 0, server.log
-        statuses = {status for answers in asking for status in answers.result()}
-        assert statuses <= {200, 503}
+        for client in clients:
+            with client:
+                answer = reply(client)
+                assert (answer.status, answer.body["type"]) == (503, "draining")
         assert "Traceback" not in server.log
 
 

@@ -18,7 +18,7 @@ from service.inputs.rows import Rows
 from service.web.bodies import fill, gathered
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
     import numpy.typing as npt
     from starlette.types import Message, Receive
@@ -35,13 +35,14 @@ class Slow(Rows):
     writers: list[int]
     is_wrong: bool = False
 
-    def _write(self, out: npt.NDArray[Any]) -> None:
+    def _write(self, out: npt.NDArray[Any]) -> Iterator[None] | None:
         self.writers.append(threading.get_ident())
         self.started.set()
         assert self.may_end.wait(PATIENCE_S)
         if self.is_wrong:
             raise InvalidTensor("row 0 holds NaN")
         out[...] = 7
+        return None
 
 
 def slow(*, is_quick: bool = False, is_wrong: bool = False) -> Slow:
@@ -171,6 +172,33 @@ def test_a_cancelled_caller_waits_until_nobody_writes_to_its_memory(is_wrong: bo
             with pytest.raises(asyncio.CancelledError):
                 await filling
             assert out.all() != is_wrong
+
+    run(main())
+
+
+@dataclass(frozen=True)
+class Two(Slow):
+    """Two rows, one after the other."""
+
+    def _write(self, out: npt.NDArray[Any]) -> Iterator[None]:
+        for row in out:
+            super()._write(row)
+            yield
+
+
+def test_a_cancelled_caller_waits_for_the_row_that_is_being_written_and_for_no_other() -> None:
+    async def main() -> None:
+        rows = Two((2, 1, 2, 2), "uint8", False, threading.Event(), threading.Event(), [])
+        out = np.zeros((2, 1, 2, 2), np.uint8)
+        with ThreadPoolExecutor(1) as decoders:
+            filling = asyncio.create_task(fill(rows, out, decoders))
+            await asyncio.to_thread(rows.started.wait, PATIENCE_S)
+            filling.cancel()
+            await asyncio.sleep(0.02)
+            rows.may_end.set()
+            with pytest.raises(asyncio.CancelledError):
+                await filling
+        assert [row.any() for row in out] == [True, False]
 
     run(main())
 
