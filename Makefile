@@ -17,11 +17,12 @@ BIN := $(VENV)/bin
 SERVES := $(VENV)/.installed-serve
 TESTS := $(VENV)/.installed-test
 
-.PHONY: help serve test soak lint bench image clean FORCE
+.PHONY: help serve test drains soak lint bench image clean FORCE
 
 help:
 	@echo 'make serve   serve the shipped digits model at 127.0.0.1:8000 (FOLDSERVE_* in the environment changes that)'
 	@echo 'make test    lint, types, build the image, then every test (unit, end-to-end, browser, image)'
+	@echo 'make drains  forty shutdowns under load, of which none may lose a request'
 	@echo 'make soak    ten minutes of mixed good and bad requests: every one answered, memory flat (SOAK_SECONDS=...)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the engine against other engines, for hours; one of the other scripts: BENCH=benchmarks/NAME.py'
@@ -47,6 +48,9 @@ test: lint
 	@scripts/image
 	$(BIN)/python -m pytest -m 'image or not image' $(PYTEST_ARGS)
 	@echo 'make test: lint, types, the image and every test passed'
+
+drains: $(TESTS)
+	FOLDSERVE_TEST_DRAINS=20 $(BIN)/python -m pytest tests/e2e/test_drain.py $(PYTEST_ARGS)
 
 soak: $(TESTS)
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)

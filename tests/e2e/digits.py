@@ -16,10 +16,12 @@ from service.network.training import digits_split
 from service.store import weights
 from service.store.model_store import ModelStore
 
-from .server import STORE
+from .server import NPY, STORE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from .server import Service
 
 BOUNDARY = "a-boundary-that-no-image-holds"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
@@ -82,3 +84,9 @@ def multipart(images: Sequence[bytes]) -> bytes:
         for number, image in enumerate(images)
     ]
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+def assert_serves(service: Service, digits: Digits) -> None:
+    """It answers good rows rightly."""
+    found = service.array(npy(digits.pixels[:3]), NPY)
+    assert found[:, 0].tolist() == digits.logits[:3].argmax(axis=1).tolist()

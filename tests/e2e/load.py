@@ -75,13 +75,14 @@ class Load:
         self, address: str, asks: Sequence[Ask], connections: int, *, most: int = 0, pause_s: float = 0.0
     ) -> None:
         self.outcomes: list[Outcome] = []
+        self.refusals: list[ConnectionError] = []
         self._address = urlsplit(address)
         self._asks = asks
         self._most = most or (1 << 62)
         self._connections = connections
         self._pause_s = pause_s
         self._asked = 0
-        self._is_ending = self._is_over = False
+        self._is_ending = self._is_over = self._may_be_refused = False
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
 
@@ -93,6 +94,11 @@ class Load:
     def end(self) -> None:
         """Ask on over the connections that are open until they end, and make no new ones."""
         self._is_ending = True
+        self.join()
+
+    def end_when_refused(self) -> None:
+        """Ask on, over new connections too, until each client is refused one."""
+        self._may_be_refused = True
         self.join()
 
     def start(self) -> None:
@@ -128,7 +134,10 @@ class Load:
         while not (self._is_done or self._is_ending):
             try:
                 reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
-            except ConnectionError:
+            except ConnectionError as error:
+                if self._may_be_refused:
+                    self.refusals.append(error)
+                    return
                 await asyncio.sleep(0.01)
                 continue
             await self._ask_until_closed(reader, writer)

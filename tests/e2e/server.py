@@ -160,6 +160,14 @@ class Service:
         parts = urlsplit(self.address)
         return socket.create_connection((parts.hostname, parts.port or 80), timeout=PATIENCE)
 
+    def refuses(self) -> bool:
+        """Whether nobody listens at the address any more."""
+        try:
+            self.connect().close()
+        except ConnectionError:
+            return True
+        return False
+
     def close(self) -> None:
         self.http.close()
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from .digits import Digits, encoded, npy
-from .server import NPY, Server, until
-from .wire import chunk, head, is_closed, reply
+from .digits import Digits, assert_serves, encoded
+from .server import Server, until
+from .wire import chunk, head, is_closed, reply, reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,17 +38,6 @@ def own() -> Iterator[Server]:
     """A server whose log nobody else writes to."""
     with Server.start() as started:
         yield started
-
-
-def assert_serves(server: Server, digits: Digits) -> None:
-    found = server.array(npy(digits.pixels[:3]), NPY)
-    assert found[:, 0].tolist() == digits.logits[:3].argmax(axis=1).tolist()
-
-
-def reset(connection: socket.socket) -> None:
-    """Close with a reset instead of a goodbye."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
 
 
 @pytest.mark.parametrize("goodbye", [socket.socket.close, reset])

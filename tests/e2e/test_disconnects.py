@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import socket
-import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from .digits import OCTETS, Digits, npy
+from .digits import OCTETS, Digits, assert_serves
 from .load import rows
-from .server import NPY, Server, until
+from .server import Server, until
 from .watching import is_idle, scrape
-from .wire import head, reply
+from .wire import head, reply, reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,12 +22,6 @@ pytestmark = pytest.mark.e2e
 CLIENTS = 12
 ROWS = 300
 BATCH = 1024
-
-
-def reset(connection: socket.socket) -> None:
-    """Close with a reset instead of a goodbye."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
 
 
 goodbyes = pytest.mark.parametrize("goodbye", [socket.socket.close, reset])
@@ -50,7 +43,7 @@ def request(content: bytes) -> bytes:
     return start.replace(b"image/png", OCTETS.encode()) + content
 
 
-def assert_serves(server: Server, digits: Digits, count: int = BATCH) -> None:
+def assert_serves_full_batch(server: Server, digits: Digits, count: int = BATCH) -> None:
     """So many rows, which make the batch full, so that nobody waits for company any more."""
     asks = [rows(digits, 0, 512), rows(digits, 1, count - 512)]
     clients = [server.connect() for _ in asks]
@@ -75,7 +68,7 @@ def test_in_the_middle_of_a_body(
     assert scrape(holding)["foldserve_slots_in_use",] == 0, "a slow upload holds room"
     for client in clients:
         goodbye(client)
-    assert_serves(holding, digits)
+    assert_serves_full_batch(holding, digits)
     until(lambda: is_idle(holding))
 
 
@@ -93,7 +86,7 @@ def test_in_the_queue(holding: Server, digits: Digits, goodbye: Callable[[socket
         goodbye(client)
     until(lambda: scrape(holding)["foldserve_waiting_rows",] == 5)
     until(lambda: scrape(holding)["foldserve_slots_in_use",] == 2)
-    assert_serves(holding, digits, BATCH - 5)
+    assert_serves_full_batch(holding, digits, BATCH - 5)
     with clients[-1] as client:
         answer = reply(client)
         assert tuple(row["index"] for row in answer.body["predictions"]) == patient.indices
@@ -118,8 +111,7 @@ def test_in_the_middle_of_an_answer(digits: Digits, goodbye: Callable[[socket.so
             assert client.recv(12) == b"HTTP/1.1 200"
             goodbye(client)
         until(lambda: is_idle(server))
-        found = server.array(npy(digits.pixels[:3]), NPY)
-        assert found[:, 0].tolist() == digits.logits[:3].argmax(axis=1).tolist()
+        assert_serves(server, digits)
         assert scrape(server)["foldserve_workers",] == 2
         assert server.stop() == 0, server.log
         assert "Traceback" not in server.log

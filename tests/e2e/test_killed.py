@@ -1,4 +1,4 @@
-"""A killed process is replaced; what it held is answered or closed at once, and nothing else is disturbed."""
+"""A killed process is replaced; what it held is answered or closed, and nothing else is disturbed."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_connections_that_waited_for_a_dead_worker_are_answered_by_its_replaceme
     until(lambda: is_well(pair))
 
 
-def test_killed_engine_fails_what_it_held_at_once_and_is_replaced(pair: Server, digits: Digits) -> None:
+def test_killed_engine_fails_what_it_held_and_is_replaced(pair: Server, digits: Digits) -> None:
     tree, before, seen = Tree(pair.process.pid), restarts(pair, "engine"), set[tuple[int, int]]()
     with Load(pair.address, [rows(digits, at, 3) for at in range(20)], CONNECTIONS) as load:
         load.more(10 * CONNECTIONS)

@@ -40,14 +40,6 @@ def held(server: Server, digits: Digits, *sizes: int) -> Iterator[list[Future[ht
         yield asked
 
 
-def is_refused(server: Server) -> bool:
-    try:
-        server.connect().close()
-    except ConnectionError:
-        return True
-    return False
-
-
 def assert_all_right(answers: list[Future[httpx.Response]], digits: Digits) -> None:
     for answer in answers:
         assert answer.result().status_code == 200, answer.result().text
@@ -112,7 +104,7 @@ def test_signal_lets_everything_accepted_be_answered(digits: Digits, number: int
         upload.sendall(head(f"Content-Length: {len(image)}") + image[:20])
         with held(server, digits, 1, 2, 3, 4, 5) as asked:
             server.process.signal(number)
-            until(lambda: is_refused(server))
+            until(server.refuses)
             assert_all_right(asked, digits)
             for answer in asked:  # nobody is to come: they need not wait for company
                 assert answer.result().json()["timing_ms"]["queue"] < LONG

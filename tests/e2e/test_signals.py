@@ -81,15 +81,7 @@ def test_second_signal_ends_every_process_at_once(digits: Digits, number: int) -
             client.sendall(head("Content-Length: 5"))
             assert server.get("/livez").status_code == 200
             server.process.signal(number)
-            until(lambda: refuses(server))
+            until(server.refuses)
             assert not server.process.has_ended
             server.process.signal(number)
             assert_ended(server.process, pids, counts, 1)
-
-
-def refuses(server: Server) -> bool:
-    try:
-        server.connect().close()
-    except ConnectionError:
-        return True
-    return False

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from .digits import OCTETS, Digits, encoded, npy
+from .digits import OCTETS, Digits, assert_serves, encoded
 from .problems import assert_problem
-from .server import NPY, PATIENCE, Server, until
+from .server import PATIENCE, Server, until
 from .wire import PREDICT, chunk, head, is_closed, reply
 
 if TYPE_CHECKING:
@@ -33,11 +33,6 @@ def strict() -> Iterator[Server]:
         yield started
         assert started.stop() == 0, started.log
         assert "Traceback" not in started.log
-
-
-def assert_serves(server: Server, digits: Digits) -> None:
-    found = server.array(npy(digits.pixels[:3]), NPY)
-    assert found[:, 0].tolist() == digits.logits[:3].argmax(axis=1).tolist()
 
 
 def assert_told(connection: socket.socket, expected: tuple[int, str, str]) -> None:

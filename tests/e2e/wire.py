@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from contextlib import closing
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
 
 PREDICT = "/v1/models/digits/predict"
@@ -31,6 +32,12 @@ def head(*lines: str, method: str = "POST", address: str = PREDICT) -> bytes:
 
 def chunk(content: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(content), content)
+
+
+def reset(connection: socket.socket) -> None:
+    """Close with a reset instead of a goodbye."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 class _Response(HTTPResponse):

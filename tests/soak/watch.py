@@ -40,8 +40,11 @@ class Watch:
         self._mib: dict[int, list[float]] = defaultdict(list)
         self.names: dict[int, str] = {}
 
-    def growth(self, skip: int) -> list[Growth]:
-        """Of every process that was there to the end, the first `skip` seconds left out."""
+    def growth(self, left_out: int) -> list[Growth]:
+        """Of every process that was there to the end.
+
+        Its first `left_out` samples, which are a second apart, do not count.
+        """
         most = max(map(len, self._mib.values()))
         return [
             Growth(
@@ -51,7 +54,7 @@ class Watch:
                 statistics.median(seen[-max(1, len(seen) // 3) :]),
             )
             for pid, every in self._mib.items()
-            if len(every) >= most - 1 and (seen := every[skip:])
+            if len(every) >= most - 1 and (seen := every[left_out:])
         ]
 
     def _look(self) -> None:
