@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pinned
 import process_tree
 import wrk
+from absent import AbsentError
 
 if TYPE_CHECKING:
     from payloads import Payload
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 _PATIENCE_S = 180
-
-
-class AbsentError(Exception):
-    """Why a contender cannot be measured here."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import wrk
-from contender import HERE, AbsentError, Bench, Contender
+from absent import AbsentError
+from contender import HERE, Bench, Contender
 from samples import percentile
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import roofline
-from contenders import CONTENDERS
+from engine_contender import ENGINES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,12 +92,12 @@ def main() -> None:
 
 def _measured(model: str, batch: int, precision: str, arguments: argparse.Namespace) -> list[Contender]:
     contenders = []
-    for name in CONTENDERS[arguments.device]:
+    for name in ENGINES[arguments.device]:
         if arguments.only and name not in arguments.only:
             continue
         task = {"contender": name, "model": model, "batch": batch, "precision": precision}
         task |= {"cores": arguments.cores, "device": arguments.device}
-        command = [sys.executable, str(HERE / "contenders.py"), json.dumps(task)]
+        command = [sys.executable, str(HERE / "engine_contender.py"), json.dumps(task)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         contender = Contender(name, subprocess.Popen(command, text=True, **pipes))
         if contender.began():
@@ -176,7 +176,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=numbers, default=[1, 8, 32])
     parser.add_argument("--precisions", type=words, default=["float32", "bfloat16"])
     parser.add_argument("--cores", type=numbers, default=sorted(os.sched_getaffinity(0)))
-    parser.add_argument("--device", choices=list(CONTENDERS), default="cpu")
+    parser.add_argument("--device", choices=list(ENGINES), default="cpu")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--seconds", type=float, default=3.0, help="per contender and cell")
     parser.add_argument("--json", type=Path, help="where to write the results")

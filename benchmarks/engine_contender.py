@@ -1,6 +1,6 @@
 """One contender of `engine.py` in a process of its own: its threads and its allocator touch nobody else's.
 
-    python benchmarks/contenders.py '{"contender": "eager", "model": "resnet18", "batch": 1, ...}'
+    python benchmarks/engine_contender.py '{"contender": "eager", "model": "resnet18", "batch": 1, ...}'
 
 Prints `ready SECONDS PATH` (how long it took to build and to answer first; where the answer is, saved by
 torch), or `absent REASON`; then reads a number of calls per line and prints how many seconds they took.
@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from absent import AbsentError
+
 from service.engine import allocator
 from service.plan import openmp
 
@@ -33,10 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Run = Callable[[], Tensor]
-
-
-class AbsentError(Exception):
-    """Why a contender cannot run here."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ def foldserve(task: Task) -> Run:
     return lambda: plan(rows)
 
 
-CONTENDERS: dict[str, dict[str, Callable[[Task], Run]]] = {
+ENGINES: dict[str, dict[str, Callable[[Task], Run]]] = {
     "cpu": {
         "eager": eager,
         "eager, channels-last": channels_last,
@@ -244,7 +242,7 @@ def main() -> None:
     with torch.no_grad() if "compile" in task.contender else torch.inference_mode():
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                run = CONTENDERS[task.device][task.contender](task)
+                run = ENGINES[task.device][task.contender](task)
                 answer = run().float().cpu()
         except AbsentError as reason:
             print("absent", reason, flush=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import process_tree
-from services import Foldserve
+from contenders import Foldserve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

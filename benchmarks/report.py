@@ -81,11 +81,12 @@ def _rate(cell: Cell, to: str) -> Callable[[Samples], list[float]]:
 
 
 def _best_rate(cell: Cell, others: tuple[str, ...]) -> Callable[[Samples], list[float]]:
-    """Of the fastest of `others`, round by round."""
+    """Of the fastest of `others`, in each round that has all of them that were measured."""
 
     def values(samples: Samples) -> list[float]:
-        every = [ratios for other in others if (ratios := samples.ratios(cell, "foldserve", other))]
-        return [min(ratios) for ratios in zip(*every, strict=False)]
+        every = [found for other in others if (found := samples.ratios_by_round(cell, "foldserve", other))]
+        rounds = set.intersection(*map(set, every)) if every else set()
+        return [min(found[number] for found in every) for number in sorted(rounds)]
 
     return values
 

@@ -59,10 +59,15 @@ class Samples:
 
     def ratios(self, cell: Cell, contender: str, to: str, to_cell: Cell | None = None) -> list[float]:
         """Answers per second of `contender` over those of `to`, for every round that has both."""
+        return list(self.ratios_by_round(cell, contender, to, to_cell).values())
+
+    def ratios_by_round(
+        self, cell: Cell, contender: str, to: str, to_cell: Cell | None = None
+    ) -> dict[int, float]:
+        """As `ratios`, each with the number of its round."""
         theirs = {s.round: s.per_second for s in self.of(to_cell or cell, to)}
-        return [
-            s.per_second / theirs[s.round] for s in self.of(cell, contender) if theirs.get(s.round, 0) > 0
-        ]
+        ours = [s for s in self.of(cell, contender) if theirs.get(s.round, 0) > 0]
+        return {s.round: s.per_second / theirs[s.round] for s in ours}
 
 
 def spread(values: Iterable[float]) -> Spread:

@@ -35,16 +35,19 @@ import process_tree
 import report
 import stores
 import wrk
-from contender import AbsentError, Bench
+from absent import AbsentError
+from contender import Bench
+from contenders import CONTENDERS
 from rounds import Network, rounds
 from samples import Cell, Samples, spread
-from services import CONTENDERS
 
+from service.engine.placement import split
+from service.plan.cores import owned_cores
 from service.settings import Settings
 from service.store.model_store import ModelStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from contender import Contender
 
@@ -95,7 +98,7 @@ def _network(name: str, folder: Path, arguments: argparse.Namespace) -> Network:
         max_batch=_MAX_BATCH.get(name, stored.manifest.serving.max_batch),
         server_cores=arguments.server_cores,
         load_core=arguments.load_core,
-        workers=arguments.workers or _workers(),
+        workers=arguments.workers or _workers(arguments.server_cores),
         is_slow=is_slow,
         flags=(*arguments.flags.split(), *_workers_flag(arguments)),
     )
@@ -158,9 +161,10 @@ def _overloaded(network: Network, arguments: argparse.Namespace) -> dict[str, An
 
 def _print_head(arguments: argparse.Namespace) -> None:
     cores = ",".join(map(str, arguments.server_cores))
+    workers = arguments.workers or _workers(arguments.server_cores)
     print(
         f"server on cores {cores}, load on core {arguments.load_core}; {arguments.rounds} rounds; "
-        f"{arguments.workers or _workers()} HTTP worker(s) for peers that have several; "
+        f"{workers} HTTP worker(s) for peers that have several; "
         f"load average {os.getloadavg()[0]:.2f}\n"
     )
     for name in arguments.contenders:
@@ -230,15 +234,13 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _workers() -> int:
-    """As many as foldserve starts where nobody asks for a number; 1 where its settings do not say."""
-    field = Settings.model_fields.get("workers")
-    return int(field.default) or 1 if field else 1
+def _workers(cores: Sequence[int]) -> int:
+    """As many as foldserve starts on these cores where nobody asks for a number."""
+    return split(Settings(), cores, min(len(cores), owned_cores())).workers
 
 
 def _workers_flag(arguments: argparse.Namespace) -> tuple[str, ...]:
-    has_some = "workers" in Settings.model_fields
-    return (f"--workers={arguments.workers}",) if arguments.workers and has_some else ()
+    return (f"--workers={arguments.workers}",) if arguments.workers else ()
 
 
 def _listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
