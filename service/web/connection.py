@@ -189,6 +189,8 @@ class Connection(HttpToolsProtocol):
         self._part = None
         self._unparsed = 0
         super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()  # or nobody would see the client leave: uvicorn waits for room
 
     # --- what uvicorn says
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from .digits import OCTETS, Digits, assert_serves
+from .digits import MULTIPART, OCTETS, Digits, assert_serves, encoded, multipart
 from .load import rows
 from .server import Server, until
 from .watching import is_idle, scrape
@@ -96,6 +96,24 @@ def test_in_the_queue(holding: Server, digits: Digits, goodbye: Callable[[socket
     assert after[computed] == before.get(computed, 0) + BATCH, "rows of nobody were computed"
     gone = "foldserve_requests_total", "digits", "cancelled"
     assert after[gone] == before.get(gone, 0) + CLIENTS - 1
+
+
+@goodbyes
+def test_while_its_images_are_decoded(digits: Digits, goodbye: Callable[[socket.socket], None]) -> None:
+    body = multipart([encoded(np.zeros((1, 8000, 8000), np.uint8))] * 7)  # seconds, on a decoder's thread
+    start = head(f"Content-Length: {len(body)}").replace(b"image/png", MULTIPART.encode())
+    with Server.start(workers=1) as server:
+        client = server.connect()
+        client.sendall(start + body)
+        until(lambda: scrape(server)["foldserve_slots_in_use",] > 0)
+        goodbye(client)
+        until(lambda: is_idle(server))
+        seen = scrape(server)
+        assert seen["foldserve_requests_total", "digits", "cancelled"] == 1
+        assert seen.get(("foldserve_rows_total", "digits", "1"), 0) == 0, "rows of nobody were computed"
+        assert_serves(server, digits)
+        assert server.stop() == 0, server.log
+        assert "Traceback" not in server.log
 
 
 @goodbyes

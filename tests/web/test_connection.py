@@ -7,7 +7,9 @@ import contextlib
 import inspect
 import json
 import socket
+import subprocess
 import time
+from shutil import which
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -17,7 +19,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import Server, ServerState
 
 from service.web.alarm import Alarm
-from service.web.connection import GONE
+from service.web.connection import GONE, WATCHERS
 
 from .serving import GET, PATIENCE, answer, echo, received, received_one, run, serving
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 SHORT: dict[str, Any] = {"header_timeout_s": 0.3, "body_timeout_s": 0.3, "idle_timeout_s": 0.3}
 PIECE = 64 * 1024
+CURL = subprocess.check_output(["curl", "--version"], text=True) if which("curl") else ""
 
 
 def post(*headers: str) -> bytes:
@@ -404,6 +407,26 @@ def test_client_that_went_away_is_known_to_have_gone_by_whoever_looks_later() ->
     assert found == [False, True]
 
 
+def test_client_that_goes_away_behind_a_large_body_is_missed_at_once() -> None:
+    begun, told = asyncio.Event(), asyncio.Event()
+
+    async def busy(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"][WATCHERS].add(told.set)
+        while (await receive())["more_body"]:
+            pass
+        begun.set()
+        await told.wait()
+
+    async def talk() -> None:
+        async with serving(busy) as running:
+            client = running.connect(post(f"Content-Length: {4 * PIECE}"), bytes(4 * PIECE))
+            await begun.wait()
+            client.close()
+            await asyncio.wait_for(told.wait(), PATIENCE)
+
+    run(talk())
+
+
 def offering(*headers: str, upgrade: str = "h2c") -> bytes:
     """What Java's HTTP client and `curl --http2` send where there is no TLS."""
     return post(
@@ -446,6 +469,19 @@ def test_body_of_a_request_that_offers_another_protocol_is_its_body_and_no_reque
 
     answers = [part.partition(b"HTTP")[0] for part in run(talk()).split(b"\r\n\r\n")[1:]]
     assert answers == [b"%d" % len(GET), b"0"]
+
+
+@pytest.mark.skipif("HTTP2" not in CURL, reason="there is no curl that speaks HTTP/2")
+def test_curl_that_would_rather_speak_another_protocol_has_its_body_read() -> None:
+    async def talk() -> bytes:
+        async with serving(echo) as running:
+            url = "http://{}:{}/".format(*running.address)
+            curl = await asyncio.create_subprocess_exec(
+                *("curl", "-s", "--noproxy", "*", "--http2", "--data-binary", GET.decode(), url), stdout=-1
+            )
+            return (await curl.communicate())[0]
+
+    assert run(talk()) == b"%d" % len(GET)
 
 
 def test_connection_is_made_into_no_tunnel() -> None:
