@@ -34,9 +34,9 @@ def create(slots: int) -> int:
     return descriptor
 
 
-def slots_for(rows: int, *row_bytes: int) -> int:
-    """How many slots hold so many rows of each of these sizes, each kind beginning with a slot."""
-    return sum(-(-rows * size // SLOT_BYTES) for size in row_bytes)
+def slots_for(rows: int, *sizes: int) -> int:
+    """How many slots hold so many rows of each of these sizes in bytes, each kind beginning with a slot."""
+    return sum(-(-rows * size // SLOT_BYTES) for size in sizes)
 
 
 class Arena:

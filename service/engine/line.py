@@ -89,6 +89,7 @@ class Line:
         try:
             reply = await replied
         finally:
+            del replied  # an exception in it holds this frame, and so the arena
             if ticket in self._waiting:
                 self._send(Cancel(ticket).packed())
         if reply.outcome is not Outcome.ANSWERED:
@@ -172,7 +173,7 @@ class Line:
         if reply.ticket not in self._waiting:
             raise MalformedRecord(f"a reply to ticket {reply.ticket}, which nobody has")
         run, replied, _ = self._waiting.pop(reply.ticket)
-        run.settle()
+        run.settle(reply)
         run.release()
         if not replied.done():
             replied.set_result(reply)
