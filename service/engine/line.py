@@ -89,7 +89,6 @@ class Line:
         try:
             reply = await replied
         finally:
-            del replied  # an exception in it holds this frame, and so the arena
             if ticket in self._waiting:
                 self._send(Cancel(ticket).packed())
         if reply.outcome is not Outcome.ANSWERED:
