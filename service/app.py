@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from typing import TYPE_CHECKING
@@ -27,7 +28,14 @@ def serve(settings: Settings, greet: Callable[[list[ModelCard], str], None]) -> 
     `greet` is called once everything is ready, with the cards of the models and the address that is served.
     """
     telemetry.set_up_logs(settings.log_level, settings.log_format)
+    _allow_descriptors()
     return asyncio.run(_serve(settings, greet))
+
+
+def _allow_descriptors() -> None:
+    """Let this process and its children open as many files as they ever may: each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _serve(settings: Settings, greet: Callable[[list[ModelCard], str], None]) -> int:

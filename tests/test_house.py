@@ -26,22 +26,24 @@ ARROWS: dict[str, set[str]] = {
     "network": {"store", "errors"},
     "graph": {"network", "errors"},
     "plan": {"graph", "plan.cores", "errors"},
-    "plan.cores": set(),
+    "plan.cores": {"plan.cgroup"},
+    "plan.cgroup": set(),
     "batching": {"errors"},
     "settings": {"batching.policy", "errors"},
     "inputs": {"store.manifest", "errors"},
     # What the engine and the workers share, from the ground up
-    "engine.arena": set(),
-    "engine.board": {"batching.admission"},
+    "engine.shared_memory": set(),
+    "engine.arena": {"engine.shared_memory"},
+    "engine.board": {"engine.shared_memory", "batching.admission"},
     "engine.control": set(),
     "engine.doorbell": {"errors"},
     "engine.card": {"batching.job", "inspection", "store.manifest", "errors"},
     # A worker's side
-    "engine.run": {"engine.arena"},
+    "engine.run": {"engine.arena", "engine.doorbell"},
     "engine.line": {"engine.arena", "engine.doorbell", "engine.run", "batching.job", "errors"},
     "engine.client": {
-        *("engine.arena", "engine.board", "engine.card", "engine.control", "engine.line", "engine.run"),
-        *("batching.admission", "batching.job", "settings", "errors"),
+        *("engine.arena", "engine.board", "engine.card", "engine.control", "engine.doorbell", "engine.line"),
+        *("engine.run", "batching.admission", "batching.job", "settings", "errors"),
     },
     # The engine's side
     "engine.link": {"engine.arena", "engine.doorbell"},
@@ -52,7 +54,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "engine.stopwatch": set(),
     "engine.allocator": set(),
-    "engine.memory": {"store.model_store", "errors"},
+    "engine.memory": {"plan.cgroup", "store.model_store", "errors"},
     "engine.unfolded": {"engine.stopwatch", "graph", "network", "store"},
     "engine.loading": {
         *("engine.unfolded", "engine.stopwatch", "engine.allocator", "engine.memory", "engine.card"),
@@ -98,7 +100,7 @@ MAY_IMPORT_TORCH = (
 )
 WITHOUT_TORCH = (
     *("web", "inputs", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
-    *("store.manifest", "store.model_store", "plan.cores"),
+    *("store.manifest", "store.model_store", "plan.cgroup", "plan.cores"),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),
     *("engine.link", "engine.linked_job", "engine.run", "engine.switchboard"),
@@ -203,7 +205,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def may_import_torch(name: str) -> bool:
-    return name != "plan.cores" and any(within(name, part) for part in MAY_IMPORT_TORCH)
+    return name not in {"plan.cgroup", "plan.cores"} and any(within(name, part) for part in MAY_IMPORT_TORCH)
 
 
 @pytest.mark.parametrize("name", [n for n in CODE if not may_import_torch(n)])

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from service.errors import QueueFull
+from service.errors import InputTooLarge, QueueFull
 
 if TYPE_CHECKING:
     from service.batching.policy import Limits
-    from service.errors import Unavailable
+    from service.errors import FoldserveError
 
 _MEMORY = 0.9
 """What a full batch leaves of the estimate before it."""
@@ -25,33 +25,35 @@ class Load:
     """Seconds that the engine needs for these rows at the measured rates of their models."""
 
 
-def refusal(
-    load: Load, rows: int, seconds_per_row: float, timeout_s: float, limits: Limits
-) -> Unavailable | None:
-    """Why `rows` more rows, each `seconds_per_row` of work, must not wait now; None where they may.
+def refusal(load: Load, rows: int, rate: Rate, timeout_s: float, limits: Limits) -> FoldserveError | None:
+    """Why `rows` more rows of the model with this rate must not wait now; None where they may.
 
-    A request that finds nothing waiting is always taken. Else it is refused where its rows do not
-    fit into the queue, or where the work before it alone takes longer than `timeout_s`.
+    They are refused where they do not fit into the queue, or where the work before them and the batch
+    that they will be in take longer than `timeout_s`. An engine that has nothing to do takes whatever
+    fits: a rate that is wrong would else never be put right.
     """
-    if load.waiting_rows <= 0:
-        return None
+    if rows > limits.max_waiting_rows:
+        return InputTooLarge(f"{rows} rows; the queue holds {limits.max_waiting_rows}")
     excess = load.waiting_rows + rows - limits.max_waiting_rows
     if excess > 0:
-        # Rows that never fit are taken once nothing waits.
-        share = min(excess / load.waiting_rows, 1.0)
         return QueueFull(
             f"{load.waiting_rows} rows wait already; the queue holds {limits.max_waiting_rows}",
-            retry_after_s=_whole(share * load.work_s),
+            retry_after_s=whole_seconds(excess / load.waiting_rows * load.work_s),
         )
-    if load.work_s > timeout_s:
+    # Whoever comes later joins the last batch, and makes it longer: a queue that is always as long as
+    # the time allows would else answer everybody a little too late.
+    batch_rows = max(rows, min(load.waiting_rows + rows, rate.max_batch))
+    needed_s = load.work_s + batch_rows * rate.seconds_per_row
+    if load.work_s > 0 and needed_s > timeout_s:
         return QueueFull(
-            f"the queue needs about {load.work_s:.1f} s, this request has {timeout_s:.1f} s",
-            retry_after_s=_whole(load.work_s + rows * seconds_per_row - timeout_s),
+            f"the queue needs about {needed_s:.1f} s, this request has {timeout_s:.1f} s",
+            retry_after_s=whole_seconds(needed_s - timeout_s),
         )
     return None
 
 
-def _whole(seconds: float) -> int:
+def whole_seconds(seconds: float) -> int:
+    """For a Retry-After: rounded up, at least 1."""
     return max(1, math.ceil(seconds))
 
 
@@ -61,16 +63,16 @@ class Rate:
     def __init__(self, seconds_per_row: float, max_batch: int) -> None:
         # The mutable state: the estimate, at first what was measured before anybody asked.
         self.seconds_per_row = seconds_per_row
-        self._max_batch = max_batch
+        self.max_batch = max_batch
 
     def observe(self, rows: int, batch_rows: int, seconds: float) -> None:
-        """Learn from an answer of `rows` rows out of a batch of `batch_rows` that took `seconds`.
+        """Learn from an answer of `rows` rows out of batches of together `batch_rows` that took `seconds`.
 
         However many answers a batch is split into, it counts as much as one batch. One less than
         half full says little about full ones and can only lower the estimate.
         """
         seen = seconds / batch_rows
-        if 2 * batch_rows < self._max_batch and seen > self.seconds_per_row:
+        if 2 * batch_rows < self.max_batch and seen > self.seconds_per_row:
             return
         kept = _MEMORY ** (rows / batch_rows)
         self.seconds_per_row = kept * self.seconds_per_row + (1 - kept) * seen

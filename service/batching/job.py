@@ -32,7 +32,7 @@ class Answer:
     queue_s: float
     compute_s: float
     batch_rows: int
-    """Rows of all jobs in the batch that computed it."""
+    """Rows of all jobs in the batches that computed it."""
 
 
 @dataclass(eq=False)

@@ -9,7 +9,6 @@ it has seen that this lies inside.
 from __future__ import annotations
 
 import bisect
-import fcntl
 import math
 import mmap
 import os
@@ -17,33 +16,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from service.engine import shared_memory
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SLOT_BYTES = 4096
 """A page: rows begin where vector instructions and a device's copies like it."""
 
-_SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-
 
 def create(slots: int) -> int:
     """The descriptor of a new arena of so many slots; the caller closes it."""
-    descriptor = os.memfd_create("foldserve-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, slots * SLOT_BYTES)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-    return descriptor
+    return shared_memory.create("arena", slots * SLOT_BYTES)
 
 
-def slots_for(rows: int, *row_bytes: int) -> int:
-    """How many slots hold so many rows of each of these sizes, each kind beginning with a slot."""
-    return sum(-(-rows * size // SLOT_BYTES) for size in row_bytes)
+def slots_for(rows: int, *sizes: int) -> int:
+    """How many slots hold so many rows of each of these sizes in bytes, each kind beginning with a slot."""
+    return sum(-(-rows * size // SLOT_BYTES) for size in sizes)
 
 
 class Arena:
     """An arena mapped into this process; raises `ValueError` for one that could change its size."""
 
     def __init__(self, descriptor: int) -> None:
-        if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+        if not shared_memory.is_sealed(descriptor):
             raise ValueError("the arena is not sealed")
         self.slots = os.fstat(descriptor).st_size // SLOT_BYTES
         self._memory = mmap.mmap(descriptor, self.slots * SLOT_BYTES)

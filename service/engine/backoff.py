@@ -14,21 +14,30 @@ _WINDOW_S = 600.0
 
 
 class Backoff:
-    """Twice as long after every death; more than `most` deaths within ten minutes are the end."""
+    """Twice as long after every death; the end is more than `most` within ten minutes, or without any work.
+
+    A process that takes long to load dies seldom, and may yet never come to its work.
+    """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
         self._clock = clock
-        # The mutable state: when the process died, within the window.
+        # The mutable state: when the process died, within the window, and how often since it did any work.
         self._deaths: list[float] = []
+        self._in_vain = 0
 
-    def pause_s(self) -> float | None:
-        """Count one more death; how long to wait before the next start, None to give up."""
+    def pause_s(self, *, did_work: bool = False) -> float | None:
+        """Count one more death; how long to wait before the next start, None to give up.
+
+        `did_work`: whether this time the process had come to what it is there for.
+        """
         now = self._clock()
         self._deaths = [*(death for death in self._deaths if now - death < _WINDOW_S), now]
-        if len(self._deaths) > self._most:
+        self._in_vain = 0 if did_work else self._in_vain + 1
+        deaths = max(len(self._deaths), self._in_vain)
+        if deaths > self._most:
             return None
-        return min(_FIRST_S * 2.0 ** (len(self._deaths) - 1), _LONGEST_S)
+        return min(_FIRST_S * 2.0 ** (deaths - 1), _LONGEST_S)
 
     def __repr__(self) -> str:
         return f"<Backoff {len(self._deaths)} of {self._most} deaths>"

@@ -5,28 +5,23 @@ Each is eight bytes, aligned, so that it is read as it was written, without any 
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import time
 from typing import TYPE_CHECKING
 
 from service.batching.admission import Load
+from service.engine import shared_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 _PART_BYTES = 64  # a cache line: whoever writes one part does not slow the readers of another
 
 
 def create(workers: int) -> int:
     """The descriptor of a new board for so many workers; the caller closes it."""
-    descriptor = os.memfd_create("foldserve-board", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, _PART_BYTES * (2 + workers))
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-    return descriptor
+    return shared_memory.create("board", _PART_BYTES * (2 + workers))
 
 
 class _Whole:

@@ -46,7 +46,7 @@ class ModelFacts(BaseModel):
     precision: str
     max_batch: int
     seconds_per_row: float
-    """Of one row alone, warm."""
+    """Of a row of pixels in a batch of a few, warm."""
     threads: int
     """How many compute a batch on the CPU; 0 on CUDA."""
     tuned: bool

@@ -9,17 +9,19 @@ import os
 import signal
 import socket
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from service.engine.control import Control, Kind, Message
+from service.engine.control import Control, Kind, Message, close_all, kept
 from service.settings import Settings
 
 REFUSED = 3
 """The exit status of an engine that must not be started again: it would refuse the same once more."""
 
+_MOST_UNSENT = 10_000
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
@@ -47,6 +49,8 @@ class Child:
     def __init__(self, running: asyncio.subprocess.Process, control: Control) -> None:
         self.control = control
         self._running = running
+        # The mutable state besides: what was said and did not fit into the socket.
+        self._unsent: deque[Message] = deque()
 
     @classmethod
     async def start(cls, module: str) -> Self:
@@ -70,11 +74,38 @@ class Child:
         return self._running.pid
 
     def tell(self, message: Message) -> None:
-        """Send without waiting; one that is gone or reads nothing any more is killed."""
+        """Send without waiting, what does not fit now later; one that is gone or reads nothing is killed."""
+        if len(self._unsent) >= _MOST_UNSENT:
+            self.kill()
+        elif self._unsent or not self._send(message):
+            self._unsent.append(kept(message))
+            asyncio.get_running_loop().add_writer(self.control.fileno(), self._send_rest)
+
+    def forget(self) -> None:
+        """Hang up."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self.control.fileno())
+        loop.remove_writer(self.control.fileno())
+        for message in self._unsent:
+            close_all(message)
+        self._unsent.clear()
+        self.control.close()
+
+    def _send(self, message: Message) -> bool:
+        """Whether it went, now or never."""
         try:
             self.control.send(message)
+        except BlockingIOError:
+            return False
         except OSError:
             self.kill()
+        return True
+
+    def _send_rest(self) -> None:
+        while self._unsent and self._send(self._unsent[0]):
+            close_all(self._unsent.popleft())
+        if not self._unsent:
+            asyncio.get_running_loop().remove_writer(self.control.fileno())
 
     def kill(self) -> None:
         """End it at once."""

@@ -7,19 +7,21 @@ import socket
 import time
 from typing import TYPE_CHECKING, Literal
 
-from service.batching.admission import Rate, refusal
+from service.batching.admission import Rate, refusal, whole_seconds
 from service.batching.job import ModelKey
 from service.engine import card as cards
 from service.engine.arena import Arena
 from service.engine.control import Kind
+from service.engine.doorbell import Outcome
 from service.engine.line import Line
-from service.errors import EngineFailed, InputTooLarge, NotReady, QueueFull, UnknownModel, UnknownVersion
+from service.errors import EngineFailed, NotReady, QueueFull, UnknownModel, UnknownVersion
 
 if TYPE_CHECKING:
     from service.batching.job import Answer
     from service.engine.board import Board
     from service.engine.card import ModelCard
     from service.engine.control import Message
+    from service.engine.doorbell import Reply
     from service.engine.run import Run
     from service.settings import Settings
 
@@ -113,16 +115,13 @@ class EngineClient:
         Refused at once where they would wait too long: raises `NotReady`, `QueueFull`, `InputTooLarge`.
         """
         line = self._serving_line(card)
-        if rows > self.limits.max_waiting_rows:
-            raise InputTooLarge(f"{rows} rows; the queue holds {self.limits.max_waiting_rows}")
         self._refuse(card, rows, deadline)
         run = line.take(rows, dtype, card.facts.manifest.input.shape, card.facts.output_shape)
         if run is None:
-            work_s = self.board.load().work_s
             raise QueueFull(
-                f"there is no room for {rows} rows now", retry_after_s=max(_RETRY_S, round(work_s))
+                f"there is no room for {rows} rows now", retry_after_s=whole_seconds(self.board.load().work_s)
             )
-        self._count(run, rows, rows * self._rates[card.key].seconds_per_row)
+        self._count(run, self._rates[card.key])
         return run
 
     async def infer(self, card: ModelCard, run: Run, deadline: float) -> Answer:
@@ -134,10 +133,7 @@ class EngineClient:
         line = self._line
         if line is None or run.slots is not line.slots:
             raise EngineFailed("the engine stopped", retry_after_s=1)
-        answer = await line.infer(run, self._numbers[card.key], deadline)
-        batches = -(-len(run) // answer.batch_rows)  # a job is split only into full ones and a rest
-        self._rates[card.key].observe(len(run), answer.batch_rows, answer.compute_s / batches)
-        return answer
+        return await line.infer(run, self._numbers[card.key], deadline)
 
     def beat(self) -> None:
         """Tell the board that this worker's loop runs, and what it holds; call it several times a second."""
@@ -145,9 +141,8 @@ class EngineClient:
         self._own.slots_taken = 0 if self._line is None else self._line.slots.taken
 
     def _refuse(self, card: ModelCard, rows: int, deadline: float) -> None:
-        seconds_per_row = self._rates[card.key].seconds_per_row
         timeout_s = deadline - time.monotonic()
-        why = refusal(self.board.load(), rows, seconds_per_row, timeout_s, self.limits)
+        why = refusal(self.board.load(), rows, self._rates[card.key], timeout_s, self.limits)
         if why:
             raise why
 
@@ -171,14 +166,17 @@ class EngineClient:
         self._cards[card.key], self._numbers[card.key] = card, number
         self._rates[card.key] = Rate(card.facts.seconds_per_row, card.facts.max_batch)
 
-    def _count(self, run: Run, rows: int, work_s: float) -> None:
-        """Tell the board of rows that wait, until they do no more."""
-        own = self._own
+    def _count(self, run: Run, rate: Rate) -> None:
+        """Tell the board of rows that wait, until they do no more; then learn how long they took."""
+        own, rows = self._own, len(run)
+        work_s = rows * rate.seconds_per_row
         own.rows += rows
         own.work_s += work_s
 
-        def settled() -> None:
+        def settled(reply: Reply | None) -> None:
             own.rows -= rows
             own.work_s = own.work_s - work_s if own.rows else 0.0  # rounding must not add up
+            if reply and reply.outcome is Outcome.ANSWERED:  # be it too late for whoever asked
+                rate.observe(rows, reply.batch_rows, reply.compute_s)
 
         run.on_settled = settled

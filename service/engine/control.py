@@ -85,7 +85,7 @@ class Control:
     def receive(self) -> Message | None:
         """The next message, waited for; None where the other side is gone. Raises `MalformedMessage`."""
         try:
-            content, ancillary, _, _ = self._end.recvmsg(
+            content, ancillary, flags, _ = self._end.recvmsg(
                 _HEADER.size + _MOST_TEXT, _ROOM, socket.MSG_CMSG_CLOEXEC
             )
         except ConnectionError:
@@ -93,6 +93,9 @@ class Control:
         descriptors = _descriptors(ancillary)
         if not content:
             return None
+        if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+            _close(descriptors)
+            raise MalformedMessage("something of it is missing: this process may have no descriptor left")
         try:
             kind, number, length = _HEADER.unpack_from(content)
             message = Message(Kind(kind), number, content[_HEADER.size :], descriptors)
@@ -115,6 +118,11 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             found.frombytes(content[: len(content) - len(content) % found.itemsize])
     return tuple(found)
+
+
+def kept(message: Message) -> Message:
+    """The same message with descriptors of its own."""
+    return message._replace(descriptors=tuple(map(os.dup, message.descriptors)))
 
 
 def close_all(message: Message) -> None:

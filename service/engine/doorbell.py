@@ -11,7 +11,7 @@ import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from service.errors import DeadlinePassed, EngineFailed, FoldserveError, JobCancelled
+from service.errors import DeadlinePassed, EngineFailed, FoldserveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +47,6 @@ class Outcome(IntEnum):
         """What the one who waits is told."""
         if self is Outcome.LATE:
             return DeadlinePassed("the deadline passed while the job waited")
-        if self is Outcome.CANCELLED:
-            return JobCancelled("the job was cancelled while it waited")
         return EngineFailed("the rows could not be computed")
 
 

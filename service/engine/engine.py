@@ -141,6 +141,8 @@ class Engine:
 
     def _run_alone(self, part: Part[LinkedJob]) -> None:
         self._board.engine.beat()
+        if part.job.answered == part.job.rows:  # and its run may belong to somebody else by now
+            return
         if part.job.is_dead(time.monotonic()):
             self._queue.withdraw(part.job)
             self._drop(part.job)
@@ -176,6 +178,6 @@ class Engine:
             job.queue_s = started - job.arrived
         job.answered += part.stop - part.start
         job.compute_s += seconds
-        job.batch_rows = max(job.batch_rows, batch_rows)
+        job.batch_rows += batch_rows
         if job.answered == job.rows:
             self._switchboard.reply(job, Outcome.ANSWERED)

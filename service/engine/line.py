@@ -172,7 +172,7 @@ class Line:
         if reply.ticket not in self._waiting:
             raise MalformedRecord(f"a reply to ticket {reply.ticket}, which nobody has")
         run, replied, _ = self._waiting.pop(reply.ticket)
-        run.settle()
+        run.settle(reply)
         run.release()
         if not replied.done():
             replied.set_result(reply)

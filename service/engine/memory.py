@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from service.errors import ModelRefused
+from service.plan.cgroup import Group, groups, lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from service.store.model_store import StoredModel
 
 _PEAK = 4
@@ -20,20 +19,19 @@ _PEAK = 4
 _MIB = 1024 * 1024
 
 
-class _Group(NamedTuple):
+class _Files(NamedTuple):
     """Where one version of control groups keeps a group's numbers."""
 
-    mount: str
     limit: str
     use: str
     reclaimable: str
     """In `memory.stat`: files in the page cache that nobody read lately; the kernel gives them up first."""
 
 
-_VERSION_1 = _Group(
-    "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-)
-_VERSION_2 = _Group("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+_FILES = {
+    1: _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: _Files("memory.max", "memory.current", "inactive_file"),
+}
 
 
 def require_room(stored: StoredModel, free: float, on_device: float = math.inf) -> None:
@@ -70,7 +68,7 @@ def free_bytes(root: Path = Path("/")) -> float:
     The least of what the kernel calls available and of what is left to the process's control group and
     those that it is in. `root` holds `proc` and `sys`.
     """
-    return min(_available(root), *_left_to_groups(root), math.inf)
+    return min(_available(root), *map(_left, groups("memory", root)), math.inf)
 
 
 def _available(root: Path) -> float:
@@ -78,34 +76,18 @@ def _available(root: Path) -> float:
     return kibibytes * 1024
 
 
-def _left_to_groups(root: Path) -> Iterator[float]:
-    for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, path = line.split(":", maxsplit=2)
-        if not controllers or "memory" in controllers.split(","):
-            kind = _VERSION_1 if controllers else _VERSION_2
-            own = PurePosixPath(path).relative_to("/")
-            for group in (own, *own.parents):  # in a container often only the last is there
-                yield _left(root / kind.mount / group, kind)
-
-
-def _left(group: Path, kind: _Group) -> float:
-    limit, use = ("".join(_lines(group / name)) for name in (kind.limit, kind.use))
+def _left(group: Group) -> float:
+    files = _FILES[group.version]
+    limit, use = ("".join(lines(group.folder / name)) for name in (files.limit, files.use))
     if not (limit.isdecimal() and use.isdecimal()):  # "max", or no such file
         return math.inf
-    reclaimable = _numbers(group / "memory.stat").get(kind.reclaimable, 0)
+    reclaimable = _numbers(group.folder / "memory.stat").get(files.reclaimable, 0)
     return max(0, int(limit) - int(use) + reclaimable)
 
 
 def _numbers(path: Path) -> dict[str, int]:
     """The first number of each line, by the word before it."""
-    return {words[0]: int(words[1]) for words in map(str.split, _lines(path))}
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []
+    return {words[0]: int(words[1]) for words in map(str.split, lines(path))}
 
 
 def _in_mib(size: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from service.settings import Settings
+
+log = logging.getLogger("foldserve")
 
 _CORES_PER_WORKER = 4
 _MOST_WORKERS = 8
@@ -50,6 +53,8 @@ def split(settings: Settings, cores: Sequence[int], owned: int) -> Placement:
     is_wanted = settings.split_cores == "always" or (settings.split_cores == "auto" and _has_gpu(settings))
     is_enough = len(cores) >= _LEAST_CORES and len(cores) - workers >= max(settings.threads, 1)
     if not is_wanted or owned < len(cores) or not is_enough:
+        if settings.split_cores == "always":
+            log.warning("workers and engine share all cores: %d of %d cannot be split", owned, len(cores))
         return Placement(workers)
     return Placement(workers, sorted(cores[:workers]), sorted(cores[workers:]))
 

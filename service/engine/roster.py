@@ -57,7 +57,8 @@ class Roster:
 
     def strike_engine(self) -> None:
         """The engine has ended; what it said is true no more."""
-        _forget(self.engine)
+        if self.engine:
+            self.engine.forget()
         self.engine, self.is_ready = None, False
         self._board.engine.clear()
         self.tell_workers(Message(Kind.LOST))
@@ -77,7 +78,7 @@ class Roster:
 
     def strike_worker(self, number: int) -> None:
         """A worker has ended."""
-        _forget(self.workers.pop(number))
+        self.workers.pop(number).forget()
         self.up.discard(number)
         self._board.workers[number].clear()
 
@@ -138,13 +139,11 @@ def _listen_to(child: Child, hear: Callable[[Message], None]) -> None:
             message = None
         if message is None:
             loop.remove_reader(child.control.fileno())
-        else:
+            return
+        try:
             hear(message)
+        except Exception:
+            log.exception("process %d is ended: what it said could not be done", child.pid)
+            child.kill()
 
     loop.add_reader(child.control.fileno(), readable)
-
-
-def _forget(child: Child | None) -> None:
-    if child:
-        asyncio.get_running_loop().remove_reader(child.control.fileno())
-        child.control.close()

@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     import numpy as np
 
     from service.engine.arena import Slots
+    from service.engine.doorbell import Reply
 
 
 class Run:
     """Write `inputs`, have them computed, read `outputs`; leaving the block lets go of it.
 
-    Its slots are given back when the last who holds it lets go: the request, a thread that still decodes into
-    it, the engine that still computes it.
+    Its slots are given back when both have let go: the request, and the engine that still computes it.
     """
 
     def __init__(self, slots: Slots, first: int, count: int, inputs: np.ndarray, outputs: np.ndarray) -> None:
         self.first_slot = first
-        self.on_settled: Callable[[], None] = lambda: None
-        """Called once, when nothing of the run waits for the engine any more."""
+        self.on_settled: Callable[[Reply | None], None] = _nothing
+        """Called once, when nothing of the run waits for the engine any more: with its reply, if it came."""
         self.inputs = inputs
         """uint8 pixels or float32 network inputs, `[N, C, H, W]`."""
         self.outputs = outputs
@@ -43,10 +43,10 @@ class Run:
             self.settle()
             self.slots.give(self.first_slot, self._count)
 
-    def settle(self) -> None:
+    def settle(self, reply: Reply | None = None) -> None:
         """The engine is done with it, or never heard of it."""
-        settled, self.on_settled = self.on_settled, lambda: None
-        settled()
+        settled, self.on_settled = self.on_settled, _nothing
+        settled(reply)
 
     def __enter__(self) -> Self:
         return self
@@ -56,3 +56,6 @@ class Run:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+
+def _nothing(_: Reply | None) -> None: ...

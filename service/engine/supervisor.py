@@ -107,13 +107,17 @@ class Supervisor:
             order = self._order(0, self._placement.engine_cores)
             engine = await self._started(_ENGINE, order, self._board_descriptor)
             self._roster.enter_engine(engine)
-            status = await engine.ended()
+            status, did_work = await engine.ended(), self._roster.is_ready
             self._roster.strike_engine()
-            if status == REFUSED and not self._ending.is_set():
+            if self._ending.is_set():
+                return
+            if (
+                status == REFUSED and not self._has_greeted
+            ):  # what was served once may be refused for a moment
                 self._fail()
-            elif not self._ending.is_set():
-                log.error("the engine ended with status %d", status)
-                await self._pause("engine", backoff)
+                return
+            log.error("the engine ended with status %d", status)
+            await self._pause("engine", backoff, did_work=did_work)
 
     async def _keep_worker(self, number: int) -> None:
         backoff = Backoff(self._settings.max_restarts)
@@ -122,11 +126,11 @@ class Supervisor:
             socket_descriptor = self._listening[number].fileno()
             worker = await self._started(_WORKER, order, self._board_descriptor, socket_descriptor)
             self._roster.enter_worker(number, worker)
-            status = await worker.ended()
+            status, did_work = await worker.ended(), number in self._roster.up
             self._roster.strike_worker(number)
             if not self._ending.is_set():
                 log.error("worker %d ended with status %d", number, status)
-                await self._pause("worker", backoff)
+                await self._pause("worker", backoff, did_work=did_work)
 
     async def _started(self, module: str, order: Order, *descriptors: int) -> Child:
         child = await Child.start(module)
@@ -141,8 +145,8 @@ class Supervisor:
 
     # --- the dead and the silent
 
-    async def _pause(self, kind: Literal["engine", "worker"], backoff: Backoff) -> None:
-        pause_s = backoff.pause_s()
+    async def _pause(self, kind: Literal["engine", "worker"], backoff: Backoff, *, did_work: bool) -> None:
+        pause_s = backoff.pause_s(did_work=did_work)
         if pause_s is None:
             who = "the engine" if kind == "engine" else "a worker"
             log.error("%s died too often, and is not started again", who)

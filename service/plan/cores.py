@@ -6,22 +6,25 @@ import math
 import os
 from pathlib import Path
 
+from service.plan.cgroup import Group, groups, lines
 
-def owned_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+
+def owned_cores(root: Path = Path("/")) -> int:
     """How many cores this process can keep busy: those it may run on, or its quota where that is less.
 
     A container with a quota of two cores on a machine of 64 may run on all of them, but not for long.
+    `root` holds `proc` and `sys`.
     """
-    return max(1, math.floor(min(len(os.sched_getaffinity(0)), _quota(cgroup))))
+    quotas = map(_quota, groups("cpu", root))
+    return max(1, math.floor(min(len(os.sched_getaffinity(0)), *quotas, math.inf)))
 
 
-def _quota(cgroup: Path) -> float:
-    """The cores' worth of time that the control group may take; infinite without a limit."""
-    if (cgroup / "cpu.max").exists():  # version 2
-        quota, period = (cgroup / "cpu.max").read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    try:  # version 1
-        quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-    except OSError:
+def _quota(group: Group) -> float:
+    """The cores' worth of time that a group may take; infinite without a limit."""
+    if group.version == 2:
+        words = " ".join(lines(group.folder / "cpu.max")).split()
+    else:
+        words = [*lines(group.folder / "cpu.cfs_quota_us"), *lines(group.folder / "cpu.cfs_period_us")]
+    if len(words) != 2 or not words[0].isdecimal():  # "max", -1, or no such file
         return math.inf
-    return math.inf if int(quota) < 0 else int(quota) / int(period)
+    return int(words[0]) / int(words[1])

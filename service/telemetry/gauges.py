@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 _MEANINGS = {
     "ready": "1 when requests are answered.",
-    "waiting_rows": "Rows in the queue.",
+    "waiting_rows": "Rows of accepted requests that are not being computed yet.",
     "slots_in_use": "Slots of the arena that hold a row.",
     "slots": "Slots of the arena.",
-    "workers": "HTTP workers that are up.",
+    "workers": "HTTP workers that run.",
 }
 
 

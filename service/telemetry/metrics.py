@@ -29,7 +29,7 @@ _SECONDS = (
 _ROW_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 _REQUESTS = "foldserve_requests", "Requests to predict, by outcome: ok, or the problem's type."
-_ROWS_ANSWERED = "foldserve_rows", "Rows answered."
+_ROWS_ANSWERED = "foldserve_rows", "Rows computed."
 _BATCH_ROWS = "foldserve_batch_rows", "Rows in a computed batch."
 _STAGE_SECONDS = "foldserve_stage_seconds", "Seconds that a request to predict spent in each stage."
 _RESTARTS = "foldserve_restarts", "Processes that died and were replaced."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from service.engine.child import Order
     from service.engine.control import Control
 
+log = logging.getLogger("foldserve")
+
 _BEAT_S = 0.1
 
 
@@ -44,8 +47,8 @@ class Worker:
         decoders = ThreadPoolExecutor(_decoders(), "decoder")
         telemetry = Telemetry(SharedValues(self._order.counts, f"worker-{self._order.number}"))
         server = _Server(Parts(client, settings, telemetry, decoders), self._tell_up)
-        asyncio.get_running_loop().add_reader(self._control.fileno(), self._hear, client, server)
-        self._hear(client, server)  # a replacement knows of the engine before it is asked
+        asyncio.get_running_loop().add_reader(self._control.fileno(), self._obey, client, server)
+        self._obey(client, server)  # a replacement knows of the engine before it is asked
         besides = [asyncio.create_task(_beat(client)), asyncio.create_task(watch_lag(telemetry))]
         await server.serve(sockets=[self._listening])
         for task in besides:
@@ -53,9 +56,16 @@ class Worker:
         decoders.shutdown(wait=False, cancel_futures=True)  # the loop still has answers to give
 
     def _tell_up(self) -> None:
-        gc.collect()
-        gc.freeze()
+        _settle_down()
         self._control.send(Message(Kind.UP, self._order.number))
+
+    def _obey(self, client: EngineClient, server: Server) -> None:
+        """Do what the supervisor says, or make room for somebody who can."""
+        try:
+            self._hear(client, server)
+        except Exception:
+            log.exception("worker %d ends: it could not do what it was told", self._order.number)
+            os._exit(1)
 
     def _hear(self, client: EngineClient, server: Server) -> None:
         while self._control.has_message():
@@ -65,7 +75,15 @@ class Worker:
                 shutil.rmtree(self._order.counts, ignore_errors=True)
                 os._exit(1)
             client.hear(message)
+            if message.kind is Kind.READY:
+                _settle_down()  # the cards stay
         server.should_exit = client.is_draining
+
+
+def _settle_down() -> None:
+    """Let no later collection look at what is here now: it stays, and would stop every request."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _beat(client: EngineClient) -> None:

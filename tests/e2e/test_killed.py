@@ -178,3 +178,16 @@ def assert_nothing_is_left(process: Process) -> None:
     assert process.wait() == -signal.SIGKILL
     until(lambda: are_gone(pids))
     assert not counts.exists()
+
+
+def test_engine_that_finds_its_model_unreadable_for_a_moment_is_started_again(tmp_path: Path) -> None:
+    """At the first start that ends the service; one that was ready once has proven what it is told."""
+    manifest = copied(tmp_path) / "model.toml"
+    with Server.start(model_store=tmp_path, workers=2, max_restarts=100) as server:
+        content = manifest.read_bytes()
+        manifest.unlink()
+        kill(Tree(server.process.pid).engine)
+        server.process.wait_for("ended with status 3")
+        manifest.write_bytes(content)
+        until(lambda: is_well(server))
+        assert server.stop() == 0, server.log

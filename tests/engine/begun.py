@@ -8,7 +8,7 @@ import sys
 import time
 
 from service.engine.child import begin
-from service.engine.control import Kind, Message
+from service.engine.control import Kind, Message, close_all
 
 
 def main() -> None:
@@ -23,8 +23,12 @@ def main() -> None:
     control.send(Message(Kind.UP, order.number, json.dumps(found).encode()))
     if order.settings.models == "deaf":
         time.sleep(3600)
-    while control.receive() is not None:
-        pass
+    heard = []
+    while (message := control.receive()) is not None:
+        heard.append((message.number, len(message.descriptors)))
+        close_all(message)
+        if message.kind is Kind.READY:
+            control.send(Message(Kind.UP, order.number, json.dumps(heard).encode()))
     sys.exit(7)
 
 

@@ -31,13 +31,24 @@ def test_no_pause_is_longer_than_half_a_minute() -> None:
 def test_deaths_are_forgotten_after_ten_minutes() -> None:
     clock = Clock()
     backoff = Backoff(2, clock)
-    assert [backoff.pause_s(), backoff.pause_s()] == [0.1, 0.2]
+    assert [backoff.pause_s(did_work=True), backoff.pause_s(did_work=True)] == [0.1, 0.2]
     clock.now += 599.9
-    assert backoff.pause_s() is None
+    assert backoff.pause_s(did_work=True) is None
     clock.now += 0.2
-    assert backoff.pause_s() == 0.2, "one death lies within the last ten minutes, and this is the second"
+    pause_s = backoff.pause_s(did_work=True)
+    assert pause_s == 0.2, "one death lies within the last ten minutes, and this is the second"
     clock.now += 600
-    assert backoff.pause_s() == 0.1
+    assert backoff.pause_s(did_work=True) == 0.1
+
+
+def test_deaths_before_any_work_are_never_forgotten() -> None:
+    """As of a process that is killed for its memory, late in its loading."""
+    clock = Clock()
+    backoff, pauses = Backoff(3, clock), []
+    for did_work in (False, False, True, False, False, False, False):
+        pauses.append(backoff.pause_s(did_work=did_work))
+        clock.now += 3600
+    assert pauses == [0.1, 0.2, 0.1, 0.1, 0.2, 0.4, None]
 
 
 @pytest.mark.parametrize("deaths", range(1, 4))

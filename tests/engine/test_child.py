@@ -18,6 +18,7 @@ import pytest
 from service.engine.child import Child, Order
 from service.engine.control import Control, Kind, Message
 from service.settings import Settings
+from tests.engine.peer import open_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -115,10 +116,32 @@ def test_a_child_that_reads_nothing_any_more_is_killed_and_does_not_hold_its_par
     async def test() -> None:
         child = await started(an_order(tmp_path, models="deaf"), ())
         await what_it_says(child)
-        for number in range(10_000):
+        for number in range(20_000):
             child.tell(Message(Kind.CARD, number, bytes(1000)))
         assert await child.ended() == -signal.SIGKILL
-        child.control.close()
+        child.forget()
+
+    run(test)
+
+
+def test_a_child_that_is_told_much_before_it_listens_hears_all_of_it_in_order(tmp_path: Path) -> None:
+    """As the cards of a thousand models to a worker that replaces another."""
+
+    async def test() -> None:
+        child = await Child.start(BEGUN)
+        child.tell(an_order(tmp_path).message(()))
+        before, file = open_descriptors(), os.memfd_create("card")
+        for number in range(1000):
+            child.tell(Message(Kind.CARD, number, descriptors=(file,)))
+        os.close(file)
+        child.tell(Message(Kind.READY, 1000))
+        await what_it_says(child)
+        heard: Any = await what_it_says(child)
+        assert heard == [*([number, 1] for number in range(1000)), [1000, 0]]
+        assert open_descriptors() == before
+        child.kill()
+        await child.ended()
+        child.forget()
 
     run(test)
 

@@ -314,14 +314,14 @@ def test_the_rate_is_learned_from_answers() -> None:
 
 
 def test_the_rate_of_a_job_that_was_split_is_that_of_its_rows() -> None:
-    """Its seconds are those of all its batches, its batch the largest of them."""
+    """Its seconds and its batch are those of all its batches, which others shared."""
 
     async def test(worker: Worker) -> None:
         engine = worker.start(card(max_batch=4, seconds_per_row=0.05))
         for _ in range(50):
             task = worker.task(*range(12))
             (ring,) = await engine.hears_rings(1)
-            engine.say(Reply(ring.ticket, Outcome.ANSWERED, 4, 0.0, 0.6))
+            engine.say(Reply(ring.ticket, Outcome.ANSWERED, 16, 0.0, 0.8))
             await task
         with worker.reserve(1):
             assert worker.told()[1] == pytest.approx(0.05, rel=0.01)
@@ -451,11 +451,10 @@ def test_a_request_that_would_wait_longer_than_it_has_is_refused_at_once() -> No
         others.rows, others.work_s = 4, 9.0
         with pytest.raises(QueueFull, match=r"^the queue needs about 9\.0 s, this request has") as caught:
             worker.reserve(1, patience_s=2.0)
-        assert caught.value.retry_after_s == 8
+        assert caught.value.retry_after_s == 8  # 9 s and a batch of 40 ms, less 2 s
         worker.reserve(1, patience_s=HANG_S).release()
-        others.rows = 0
+        others.rows, others.work_s = 0, 0.0
         worker.reserve(1, patience_s=0.001).release()  # nothing waits: it is taken, whatever was measured
-        others.work_s = 0.0
 
     run(test)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -38,6 +40,26 @@ def a_file(content: bytes) -> int:
     descriptor = os.memfd_create("test")
     os.write(descriptor, content)
     return descriptor
+
+
+@contextlib.contextmanager
+def _few_descriptors(left: int) -> Iterator[None]:
+    """No more than so many may be opened meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = [os.open("/dev/null", os.O_RDONLY) for _ in range(left)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(room) + 1, hard))
+    filling = []
+    with contextlib.suppress(OSError):
+        while True:
+            filling.append(os.open("/dev/null", os.O_RDONLY))
+    for descriptor in room:
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in filling:
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -159,3 +181,13 @@ def test_what_is_no_message_is_malformed_at_once_and_its_descriptors_are_closed(
         assert ours.receive() == Message(Kind.UP, 7), "what comes behind it is not mistaken"
     ours.close()
     assert len(open_descriptors()) == before
+
+
+def test_a_message_whose_descriptors_find_no_room_is_malformed_and_none_of_them_stays(pair: Pair) -> None:
+    file = a_file(b"card")
+    pair[0].send(Message(Kind.LINK, 0, b"", (file,) * 5))
+    os.close(file)
+    before = open_descriptors()
+    with _few_descriptors(2), pytest.raises(MalformedMessage, match="missing"):
+        pair[1].receive()
+    assert open_descriptors() == before

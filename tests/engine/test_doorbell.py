@@ -20,7 +20,7 @@ from service.engine.doorbell import (
     Ring,
     Rings,
 )
-from service.errors import DeadlinePassed, EngineFailed, JobCancelled
+from service.errors import DeadlinePassed, EngineFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,7 +161,7 @@ def test_a_damaged_record_is_another_record_or_malformed(
 
 @pytest.mark.parametrize(
     ("outcome", "error"),
-    [(Outcome.FAILED, EngineFailed), (Outcome.LATE, DeadlinePassed), (Outcome.CANCELLED, JobCancelled)],
+    [(Outcome.FAILED, EngineFailed), (Outcome.LATE, DeadlinePassed)],
 )
 def test_an_outcome_without_an_answer_is_an_error(outcome: Outcome, error: type[Exception]) -> None:
     assert type(outcome.error()) is error

@@ -21,7 +21,7 @@ class Watched:
         self.run = Run(self.slots, first, 3, np.zeros((4, 1, 8, 8), "uint8"), np.zeros((4, 10), "float32"))
         self.run.on_settled = self._settle
 
-    def _settle(self) -> None:
+    def _settle(self, _: object) -> None:
         self.settled += 1
 
     def __repr__(self) -> str:
