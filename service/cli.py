@@ -190,7 +190,7 @@ def _models(chosen: Settings, arguments: dict[str, Any]) -> int:
         table.add_row(
             model.name,
             str(model.version),
-            manifest.architecture,
+            manifest.architecture or "exported program",
             f"{manifest.input.colour} {shape}",
             manifest.output.task,
             manifest.serving.precision,

@@ -12,6 +12,8 @@ from service.engine.stopwatch import Stopwatch
 from service.graph.capture import capture
 from service.graph.parity import Reference, probe
 from service.network import catalog
+from service.network.program import ProgramNetwork
+from service.store import program as programs
 from service.store import reference as answers
 from service.store import weights
 
@@ -74,12 +76,22 @@ def _captured(stored: StoredModel, step: Stopwatch) -> tuple[nn.Module, Captured
 
 
 def _built(stored: StoredModel, step: Stopwatch) -> nn.Module:
+    architecture = stored.manifest.architecture
+    if architecture is None:
+        return _of_program(stored, step)
     with step("read"):
         tensors = weights.read(stored)
     with step("build"):
-        network = catalog.build(stored.manifest.architecture, stored.manifest.options)
+        network = catalog.build(architecture, stored.manifest.options)
         weights.assign(network, tensors)
     return network
+
+
+def _of_program(stored: StoredModel, step: Stopwatch) -> nn.Module:
+    with step("read"):
+        program = programs.read(stored)
+    with step("build"):
+        return ProgramNetwork(program)
 
 
 def _recalled(stored: StoredModel, captured: CapturedGraph) -> Reference | None:

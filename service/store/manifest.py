@@ -90,6 +90,13 @@ class Weights(_Table):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Program(_Table):
+    """An exported program beside the manifest: the network and its weights in one file."""
+
+    file: PlainFileName = "model.pt2"
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Serving(_Table):
     """Defaults of serving, which settings may override."""
 
@@ -101,17 +108,37 @@ class Serving(_Table):
 class Manifest(_Table):
     """One version of a model, as its `model.toml` describes it."""
 
-    architecture: Annotated[str, Field(min_length=1, max_length=256)]
-    """A name of the catalog, such as `digits`."""
+    architecture: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """A name of the catalog, such as `digits`; a manifest has this and `weights`, or `program`."""
     options: dict[str, int | float | str | bool] = {}
     """Keyword arguments of the architecture, such as `num_classes`."""
     input: Input
     outputs: Annotated[list[Output], Field(min_length=1, max_length=1)]
     """Exactly one for now."""
-    weights: Weights
+    weights: Weights | None = None
+    program: Program | None = None
+    """Instead of `architecture`, `options` and `weights`."""
     serving: Serving = Serving()
     provenance: dict[str, Provenance | dict[str, Provenance]] = {}
     """Free text and metrics; shown, never interpreted."""
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        if self.program is not None:
+            if self.architecture is not None or self.weights is not None or self.options:
+                raise ValueError("program stands alone: no architecture, options or weights beside it")
+        elif self.architecture is None or self.weights is None:
+            missing = "architecture" if self.architecture is None else "weights"
+            raise ValueError(f"key {missing} is missing")
+        return self
+
+    @property
+    def network(self) -> Weights | Program:
+        """The file that the network is read from, and its digest."""
+        stored = self.program or self.weights
+        if stored is None:
+            raise AssertionError("a valid manifest has one of them")
+        return stored
 
     @property
     def output(self) -> Output:
