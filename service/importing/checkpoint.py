@@ -37,11 +37,11 @@ class Checkpoint:
 def read(path: Path, entry: str | None = None) -> Checkpoint:
     """The weights in a safetensors file or one of `torch.save`; `entry` says which, where there are several.
 
-    Nothing of the file is run. Raises `InvalidWeights` where it is no such file, or which weights are meant cannot
-    be told.
+    Nothing of the file is run. Raises `InvalidWeights` where it is no such file, or which weights are meant
+    cannot be told.
     """
     if recognised(path) == "safetensors":
-        tensors, remarks = _of_safetensors(path, entry), []
+        tensors, remarks = _of_safetensors(path, entry)
     else:
         tensors, remarks = _of_document(path.name, torch_file.read(path), entry)
     with path.open("rb") as file:
@@ -49,11 +49,11 @@ def read(path: Path, entry: str | None = None) -> Checkpoint:
     return Checkpoint(tensors, tuple(remarks), path.name, digest)
 
 
-def _of_safetensors(path: Path, entry: str | None) -> dict[str, Tensor]:
+def _of_safetensors(path: Path, entry: str | None) -> tuple[dict[str, Tensor], list[str]]:
     if entry is not None:
         raise InvalidWeights(f"{path.name} is a safetensors file, which has no entry {entry!r}")
     try:
-        return load_file(path)
+        return load_file(path), []
     except (SafetensorError, KeyError, OSError) as error:
         raise InvalidWeights(f"{path.name} is not a safetensors file: {error}") from error
 
@@ -72,10 +72,12 @@ def _of_document(name: str, document: object, entry: str | None) -> tuple[dict[s
         raise _without_weights(name, document)
     (only, *others) = sets
     if others:
-        raise InvalidWeights(f"{name} holds several sets of weights: {_listed(sets)}; choose one with --entry")
+        raise InvalidWeights(
+            f"{name} holds several sets of weights: {_listed(sets)}; choose one with --entry"
+        )
     if _is_averaged(only):
         raise InvalidWeights(
-            f"the weights in {name} are averages over the training ({only}); to take these, say --entry {only}"
+            f"the weights in {name} are averages over the training ({only}); to take them, say --entry {only}"
         )
     return _chosen(name, document, sets, only)
 
@@ -115,9 +117,9 @@ def _without_weights(name: str, document: Mapping[str, object]) -> InvalidWeight
 
 def _whole_model(what: str, module: object) -> InvalidWeights:
     return InvalidWeights(
-        f"{what} ({torch_file.stands_for(module)}), which only its own code can read. Where you trust it, convert "
-        f"it where that code is: network = torch.load(FILE, weights_only=False); {SAVE_STATE_DICT}. Then import "
-        "these weights with their architecture, or the class with --callable"
+        f"{what} ({torch_file.stands_for(module)}), which only its own code can read. Where you trust it, "
+        "convert it where that code is: network = torch.load(FILE, weights_only=False); "
+        f"{SAVE_STATE_DICT}. Then import these weights with their architecture, or the class with --callable"
     )
 
 

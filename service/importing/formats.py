@@ -1,4 +1,4 @@
-"""Formats: what a file is by its first bytes and its entries, and what to do with one that is no checkpoint."""
+"""Formats: what a file is by its first bytes and its entries, and what to do where it is no checkpoint."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _ZIP = b"PK\x03\x04"
 
 SAVE_STATE_DICT = "torch.save(network.state_dict(), 'weights.pth')"
 _SCRIPTED = (
-    "a TorchScript program, which holds code. Save its weights, torch.save(torch.jit.load(FILE).state_dict(), "
-    "'weights.pth'), and import these with the architecture that they belong to"
+    "a TorchScript program, which holds code. Save its weights, "
+    "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth'), "
+    "and import these with the architecture that they belong to"
 )
 _EXPORTED = "an exported program; import it with --exported"
 _ONNX = (
-    "an ONNX graph. Import the checkpoint that it was exported from; where there is none, make a torch module of "
-    "it, for example with the package onnx2torch, and import that: torch.export.save(torch.export.export("
-    "network, (example,), dynamic_shapes=({0: torch.export.Dim('batch')},)), 'model.pt2'), then --exported"
+    "an ONNX graph. Import the checkpoint that it was exported from; where there is none, write a function "
+    "that makes a torch module of it, for example with the package onnx2torch, and import it with --callable"
 )
 _BY_FIRST_BYTES = {
     b"version https://git-lfs": "a pointer of Git LFS and not the file itself; fetch it with git lfs pull",
@@ -41,7 +41,7 @@ _BY_FIRST_BYTES = {
 def recognised(path: Path) -> Format:
     """Whether the file is safetensors or something that `torch.save` wrote.
 
-    Raises `InvalidWeights` for any other file, with what it is and the conversion to use. Nothing is unpickled.
+    Raises `InvalidWeights` for any other file, with what it is and the conversion to use. Unpickles nothing.
     """
     start = _start(path)
     for magic, what in _BY_FIRST_BYTES.items():

@@ -22,11 +22,11 @@ _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])(?=\.)")
 def fitted(
     tensors: Mapping[str, Tensor], expected: Collection[str], prefix: str | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors by the names that the network `expected`, as far as only wrappers differ, and what was done.
+    """The tensors by the names that a network has, `expected`, and what was done to get there.
 
-    Wrappers (DataParallel, torch.compile, Lightning's modules) put a prefix before every name; it goes, and what
-    lies outside of it is left out. Raises `InvalidWeights` where two prefixes fit, or the given one is no name's.
-    What does not fit then, is for `service.store.weights.assign` to name.
+    Wrappers (DataParallel, torch.compile, Lightning's modules) put a prefix before every name; it goes, and
+    what lies outside of it is left out. Raises `InvalidWeights` where two prefixes fit, or no name has the
+    given one. What does not fit then, is for `service.store.weights.assign` to name.
     """
     named, remarks = _unwrapped(tensors, expected)
     chosen = _prefix(named, expected) if prefix is None else _given(named, prefix)
@@ -59,7 +59,8 @@ def _unwrapped(
 
 def _prefix(named: Mapping[str, Tensor], expected: Collection[str]) -> str:
     """The prefix behind which most of the network's names are found; none where that is as good."""
-    found = Counter(start for name in named for start in _starts(name, expected))
+    counted = {name for name in expected if not name.endswith("num_batches_tracked")}  # some are without it
+    found = Counter(start for name in named for start in _starts(name, counted))
     if not found:
         return ""
     most = max(found.values())
@@ -68,7 +69,8 @@ def _prefix(named: Mapping[str, Tensor], expected: Collection[str]) -> str:
         return ""
     if len(best) > 1:
         raise InvalidWeights(
-            f"the network's names are found behind several prefixes: {', '.join(best)}; choose one with --prefix"
+            f"the network's names are there behind several prefixes: {', '.join(best)}; "
+            "choose one with --prefix"
         )
     return best[0]
 

@@ -1,8 +1,9 @@
 """A file of `torch.save`, read without running anything that is in it.
 
-`torch.load(weights_only=True)` makes tensors and plain containers, and stops at any other class. Checkpoints of
-training runs are full of these: arguments, metrics, settings. Each is read as an inert stand-in that only knows
-what it stands for, so that the tensors beside it can be had; no class or function of the file is ever looked up.
+`torch.load(weights_only=True)` makes tensors and plain containers, and stops at any other class. Checkpoints
+of training runs are full of these: arguments, metrics, settings. Each is read as an inert stand-in that only
+knows what it stands for, so that the tensors beside it can be had; no class or function that the file names
+is ever looked up.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def read(path: Path) -> object:
             document = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InvalidWeights(
-            f"{path.name} cannot be read without running code that is in it. Where you trust it, load it yourself "
-            f"and save the weights alone: {SAVE_STATE_DICT} ({_first_line(error)})"
+            f"{path.name} cannot be read without running code that is in it. Where you trust it, load it "
+            f"yourself and save the weights alone: {SAVE_STATE_DICT} ({_first_line(error)})"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise InvalidWeights(f"{path.name} is damaged: {_first_line(error)}") from error
