@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from service import __version__, settings
 from service.errors import FoldserveError, InvalidConfiguration, UnknownVersion
+from service.importing import command as importing
 from service.plan import openmp
 from service.settings import Settings
 
@@ -94,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--input", type=_shape, metavar="C,H,W", help="the row of a dry run (default: the architecture's own)"
+    )
+    importing.add_arguments(
+        add("import", partial(importing.run, out, err), importing.SUMMARY, importing.SETTINGS)
     )
     train = add("train-digits", _train_digits, "Train the shipped digits model anew.", ("model_store",))
     train.add_argument("--name", default="digits", help="model to write (default: %(default)s)")

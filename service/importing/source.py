@@ -19,14 +19,14 @@ class Source:
     """What is to be imported; nothing of it is in the store yet."""
 
     network: nn.Module
-    """In evaluation mode, on the CPU, its norms adopted; takes float32 `[N, C, H, W]`, the shape of `input`."""
+    """In evaluation mode, on the CPU, its norms adopted; takes float32 `[N, C, H, W]`."""
     input: Input
     """What one row is, and how an image becomes one."""
     labels: tuple[str, ...] | None
     """One for each logit, in their order; None where nobody has said any."""
     table: dict[str, Any]
-    """How the network is built, in the words of the manifest: `{"architecture": ..., "options": ...}`, or `{}`
-    for a program, which needs no more than its file."""
+    """How the network is built, in the manifest's words: `{"architecture": ..., "options": ...}`, or `{}` for
+    a program, which needs no more than its file."""
     write: Callable[[Path], dict[str, Any]]
     """Writes the weights or the program into the fresh folder of a version, and answers with the manifest's
     table of them: `{"weights": {"file": ..., "sha256": ...}}` or `{"program": {"file": ..., "sha256": ...}}`.

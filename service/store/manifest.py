@@ -168,6 +168,14 @@ def parse(document: dict[str, Any], where: str = FILE_NAME) -> Manifest:
         raise InvalidManifest(f"{where}: {_sentence(error)}") from error
 
 
+def parse_input(document: dict[str, Any]) -> Input:
+    """The input that a table says; raises `InvalidManifest`."""
+    try:
+        return Input.model_validate(document)
+    except ValidationError as error:
+        raise InvalidManifest(f"input: {_sentence(error)}") from error
+
+
 def write(path: Path, manifest: Manifest) -> None:
     """Write `manifest` to the file `path` as TOML."""
     path.write_text(tomli_w.dumps(manifest.model_dump(exclude_none=True)), encoding="utf-8")
