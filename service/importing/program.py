@@ -1,4 +1,4 @@
-"""Sources that become an exported program: a callable of the user's own, or a `.pt2` that somebody exported."""
+"""Sources that become an exported program: a callable of the user's own, or a `.pt2` file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from service.errors import InvalidConfiguration, InvalidProgram, ModelRefused
-from service.graph.capture import capture, exported
-from service.graph.parity import relative_error
+from service.errors import InvalidConfiguration, InvalidProgram
+from service.graph.capture import exported
 from service.importing.source import Source
 from service.network.program import ProgramNetwork
-from service.store.program import FILE_NAME, Program, rewritten, vet
+from service.store.program import FILE_NAME, rewritten, vet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,25 +25,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from service.store.manifest import Input
-
-_SAME = 1e-4
-"""The program makes the very calls that the network makes; only their kernels may be others."""
+    from service.store.program import Program
 
 
 def from_callable(spec: str, row: Input, labels: tuple[str, ...] | None) -> Source:
-    """The network that `package.module:factory` makes, exported, so that serving needs nothing of the package.
+    """The network that `package.module:factory` makes, exported: serving needs nothing of the package.
 
     The factory is called without arguments and gives a module with its weights. Raises
     `InvalidConfiguration` where there is no such factory or it makes none, `ModelRefused` for a network that
     cannot be exported with a dynamic batch, and `InvalidProgram` for one that calls what no program may.
     """
     network = _made(spec).cpu().eval()
-    content = _saved(network, torch.zeros(2, *row.shape))
-    program = _rewritten(content)
-    rebuilt = ProgramNetwork(program)
-    _require_same(network, rebuilt, row)
+    program = _rewritten(_saved(network, torch.zeros(2, *row.shape)))
     provenance = {"callable": spec, "torch": torch.__version__}
-    return Source(rebuilt, row, labels, {}, _writer(program), (_summary(spec, program),), provenance)
+    return Source(network, row, labels, {}, _writer(program), (_summary(spec, program),), provenance)
 
 
 def from_exported(path: Path, row: Input, labels: tuple[str, ...] | None) -> Source:
@@ -117,15 +111,6 @@ def _writer(program: Program) -> Callable[[Path], dict[str, Any]]:
     return write
 
 
-@torch.no_grad()
-def _require_same(network: nn.Module, rebuilt: nn.Module, row: Input) -> None:
-    rows = torch.randn(3, *row.shape, generator=torch.Generator().manual_seed(0))
-    answers = capture(rebuilt, rows).module(rows)
-    error = relative_error(network(rows), answers)
-    if not error <= _SAME:
-        raise ModelRefused(f"its exported program answers otherwise than it does: relative error {error:.1e}")
-
-
 def _check_row(program: Program, row: Input) -> None:
     fits = len(program.row) == len(row.shape) and all(
         size in {None, wanted} for size, wanted in zip(program.row, row.shape, strict=True)
@@ -136,4 +121,6 @@ def _check_row(program: Program, row: Input) -> None:
 
 
 def _summary(name: str, program: Program) -> str:
-    return f"{name} became an exported program of {len(program.graph.nodes)} calls; serving needs no code of it"
+    return (
+        f"{name} became an exported program of {len(program.graph.nodes)} calls; serving needs no code of it"
+    )
