@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
     "engine.stopwatch": set(),
     "engine.allocator": set(),
     "engine.memory": {"store.model_store", "errors"},
-    "engine.unfolded": {"engine.stopwatch", "graph", "network", "store"},
+    "engine.unfolded": {"engine.stopwatch", "graph", "network", "store", "errors"},
     "engine.loading": {
         *("engine.unfolded", "engine.stopwatch", "engine.allocator", "engine.memory", "engine.card"),
         *("plan", "graph", "network", "store", "inspection", "errors"),

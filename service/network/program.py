@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from service.errors import InvalidProgram
 from service.network.batch_norm import BatchNorm
-from service.network.program_call import Call, resolved
+from service.network.program_call import Call, Value, resolved
 from service.store.payloads import tensors
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class ProgramNetwork(nn.Module):
         super().__init__()
         self._input, self._output = program.input, program.output
         self._stored_names = dict(program.stored)
+        self._steps: list[_Step] = []
         for name, tensor in tensors(program).items():
             _store(self, name, tensor)
         calls = [Call.of(node) for node in program.graph.nodes if node.target not in _ASSERTIONS]
@@ -106,6 +107,8 @@ class ProgramNetwork(nn.Module):
         """The path of the layer of ours that a call is; "" for any other call."""
         positions = _MOMENTUM_AND_EPS.get(call.name)
         if positions is None or (positions[0] == 6 and call.args[5]) or read & {*[*call.made()][1:]}:
+            return ""
+        if any(not isinstance(each, Value | None) for each in call.args[1:5]):
             return ""
         named = [self._stored_names.get(each.name, "") if each else None for each in call.args[1:5]]
         path = (named[2] or "").rpartition(".")[0]

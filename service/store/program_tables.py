@@ -38,7 +38,7 @@ class _Choice(_Table):
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        if len(self.model_fields_set) != 1:
+        if len(self.model_fields_set) != 1 or getattr(self, self.kind) is None:
             raise ValueError("exactly one of its kinds must be given")
         return self
 
