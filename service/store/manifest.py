@@ -122,15 +122,17 @@ class Manifest(_Table):
     provenance: dict[str, Provenance | dict[str, Provenance]] = {}
     """Free text and metrics; shown, never interpreted."""
 
-    @model_validator(mode="after")
-    def _is_one_kind(self) -> Self:
-        if self.program is not None:
-            if self.architecture is not None or self.weights is not None or self.options:
+    @model_validator(mode="before")
+    @classmethod
+    def _is_one_kind(cls, document: Any) -> Any:
+        if isinstance(document, dict) and document.get("program") is not None:
+            if any(document.get(key) for key in ("architecture", "options", "weights")):
                 raise ValueError("program stands alone: no architecture, options or weights beside it")
-        elif self.architecture is None or self.weights is None:
-            missing = "architecture" if self.architecture is None else "weights"
-            raise ValueError(f"key {missing} is missing")
-        return self
+        elif isinstance(document, dict):
+            for key in ("architecture", "weights"):
+                if document.get(key) is None:
+                    raise ValueError(f"key {key} is missing")
+        return document
 
     @property
     def network(self) -> Weights | Program:
@@ -188,6 +190,7 @@ def _sentence(error: ValidationError) -> str:
             return f"unknown key {key}"
         if problem["type"] == "missing":
             return f"key {key} is missing"
-        return f"{key}: {problem['msg'].removeprefix('Value error, ')}" if key else problem["msg"]
+        said: str = problem["msg"].removeprefix("Value error, ")
+        return f"{key}: {said}" if key else said
 
     return "; ".join(dict.fromkeys(one(problem) for problem in error.errors(include_url=False)))

@@ -44,7 +44,7 @@ def small(seed: int = 0) -> Small:
     for tensor in (network.norm.running_mean, network.norm.running_var, network.norm.weight.data):
         assert tensor is not None
         tensor.uniform_(0.5, 1.5)
-    network.norm.num_batches_tracked.fill_(7)  # type: ignore[operator, union-attr]
+    network.norm.num_batches_tracked.fill_(7)  # type: ignore[union-attr]
     return network
 
 

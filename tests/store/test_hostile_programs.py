@@ -139,7 +139,7 @@ def in_an_enum_of_the_inputs(honest: bytes, path: Path) -> bytes:
     (path.parent / "module_of_the_liar.py").write_text(code(path), encoding="utf-8")
 
     def change(document: Any) -> None:
-        leaf = {"type": None, "context": None, "children_spec": []}
+        leaf: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
         key = [{"__enum__": True, "fqn": "module_of_the_liar:A", "name": "a"}]
         table = {"type": "builtins.dict", "context": json.dumps(key), "children_spec": [leaf]}
         tree = {"type": "builtins.tuple", "context": "null", "children_spec": [table]}

@@ -329,3 +329,28 @@ def test_a_manifest_that_is_written_is_read_as_it_was(manifest: Manifest) -> Non
         write(path, manifest)
         # As JSON, 1 is not 1.0 and not true.
         assert as_json(read(path)) == as_json(manifest)
+
+
+def as_program(**more: object) -> dict[str, Any]:
+    document = {key: value for key, value in changed().items() if key not in {"architecture", "options"}}
+    return {**document, "weights": None, "program": {"sha256": "a" * 64}, **more}
+
+
+def test_a_program_stands_in_place_of_architecture_and_weights() -> None:
+    manifest = parse(as_program())
+    assert (manifest.architecture, manifest.weights) == (None, None)
+    assert (manifest.network.file, manifest.network.sha256) == ("model.pt2", "a" * 64)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("architecture", "digits"), ("options", {"width": 2}), ("weights", {"sha256": "a" * 64})],
+)
+def test_beside_a_program_stands_nothing_that_says_how_the_network_is_built(key: str, value: object) -> None:
+    assert "program stands alone" in complaint(as_program(**{key: value}))
+
+
+def test_a_program_is_written_and_read_as_it_was(tmp_path: Path) -> None:
+    path = folder(tmp_path) / "model.toml"
+    write(path, parse(as_program()))
+    assert read(path) == parse(as_program())
