@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,7 +16,7 @@ ARCHITECTURE = "digits"
 PIXELS = {"mean": [0.3], "std": [0.4]}
 
 
-def trained(architecture: str = ARCHITECTURE, seed: int = 0, **options: int) -> nn.Module:
+def trained(architecture: str = ARCHITECTURE, *, seed: int = 0, **options: Any) -> nn.Module:
     """A network with random weights and statistics, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -25,8 +25,8 @@ def trained(architecture: str = ARCHITECTURE, seed: int = 0, **options: int) -> 
     return network
 
 
-def weights_of(seed: int = 0, **options: int) -> dict[str, Tensor]:
-    return dict(trained(seed=seed, **options).state_dict())
+def weights_of(*, seed: int = 0, **options: Any) -> dict[str, Tensor]:
+    return dict(trained(ARCHITECTURE, seed=seed, **options).state_dict())
 
 
 def behind(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -37,10 +37,10 @@ def test_what_lies_outside_of_the_prefix_is_left_out_and_said() -> None:
     }
     tensors, remarks = fitted(lightning, NAMES)
     assert tensors == WEIGHTS
+    named = "criterion.weight, metric0.total, metric1.total, metric2.total, metric3.total"
     assert remarks == [
         "The prefix 'model.' was removed from the names of the weights.",
-        "Left out, being outside of 'model.': "
-        + "criterion.weight, metric0.total, metric1.total, metric2.total, metric3.total and 2 more.",
+        f"Left out, being outside of 'model.': {named} and 2 more.",
     ]
 
 
