@@ -142,7 +142,9 @@ def _labels(preset: Preset, wishes: Wishes, built: _Built) -> tuple[tuple[str, .
 
 def _taken(preset: Preset, wishes: Wishes) -> list[str]:
     keys = [key for key in ("shape", "resize", "interpolation", "mean", "std") if key not in wishes.input]
-    known = [key for key in keys if key in preset.input or (key == "resize" and preset.crop is not None)]
+    known = [key for key in keys if key in preset.input]
+    if "shape" in wishes.input and "resize" in known and preset.crop is not None:
+        known[known.index("resize")] = f"the crop ({preset.crop:.3g} of the shorter side)"
     return [f"From {preset.origin}: {', '.join(known)}."] if known else []
 
 

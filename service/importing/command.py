@@ -72,7 +72,7 @@ def run(out: Console, err: Console, chosen: Settings, arguments: dict[str, Any])
     from service.store.model_store import ModelStore
 
     store, name = ModelStore(chosen.model_store), arguments["name"]
-    version = arguments["version"] or next_version(store, name)
+    version = next_version(store, name) if arguments["version"] is None else arguments["version"]
     store.check_publishable(name, version)
     device.set_threads(chosen.threads)
     with err.status(f"importing {name}/{version}"):

@@ -54,7 +54,7 @@ def _of_built_in(architecture: str) -> Preset:
     if architecture == "digits":
         return Preset("nobody", {"shape": [1, 8, 8], "colour": "grayscale"}, crop=None)
     table: dict[str, Any] = {"shape": [3, 224, 224], "mean": _IMAGENET_MEAN, "std": _IMAGENET_STD}
-    table["interpolation"] = "bilinear"
+    table |= {"interpolation": "bilinear", "resize": resized(_USUAL_CROP, 224, 224)}
     return Preset("what is usual for ImageNet", table)
 
 

@@ -58,12 +58,12 @@ def _unwrapped(
 
 
 def _prefix(named: Mapping[str, Tensor], expected: Collection[str]) -> str:
-    """The prefix behind which most of the network's names are found; none where that is as good."""
+    """The prefix behind which all of the network's names are found, or at least half of them; else none."""
     counted = {name for name in expected if not name.endswith("num_batches_tracked")}  # some are without it
     found = Counter(start for name in named for start in _starts(name, counted))
-    if not found:
+    most = max(found.values(), default=0)
+    if 2 * most < len(counted):
         return ""
-    most = max(found.values())
     best = [start for start, count in found.items() if count == most]
     if "" in best:
         return ""

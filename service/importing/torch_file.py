@@ -9,6 +9,7 @@ is ever looked up.
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,10 @@ def read(path: Path) -> object:
     Raises `InvalidWeights` where it is damaged, a whole model, or cannot be read without running code of it.
     """
     try:
-        with torch.serialization.safe_globals(_stand_ins(path)):
+        with torch.serialization.safe_globals(_stand_ins(path)), warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of pickles that torch.save did not write; they fail or they do not
             document = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InvalidWeights(
