@@ -14,7 +14,7 @@ from service.store.operators import ATEN, INTEGER
 from service.store.payloads import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from service.store.program_tables import Argument, Name, NamedArgument, Node, OptionalTensor, Symbol
 
@@ -83,12 +83,10 @@ class Call:
 
     def keep(self, values: dict[str, Any], answer: Any) -> None:
         """Give what the call answered the names of its results; raises `ValueError` where they differ."""
-        many = len(self.results) > 1 or any(isinstance(result, list) for result in self.results)
-        if len(self.results) == 1:
-            answer = (answer,)
-        for result, each in zip(self.results, answer if many or self.results else (), strict=True):
+        answers = (answer,) if len(self.results) == 1 else _many(answer)
+        for result, each in zip(self.results, answers, strict=True):
             if isinstance(result, list):
-                values.update(zip(result, each, strict=True))
+                values.update(zip(result, _many(each), strict=True))
             elif result is not None:
                 values[result] = each
 
@@ -185,6 +183,12 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "as_scalar_type": lambda number: _known(DTYPES, number, "dtype"),
     "as_memory_format": lambda number: _known(_MEMORY_FORMATS, number, "memory format"),
 }
+
+
+def _many(answer: Any) -> Sequence[Any]:
+    if not isinstance(answer, list | tuple):  # the rows of a tensor are not several answers
+        raise ValueError(f"a call made one {type(answer).__name__} instead of several")  # noqa: TRY004 - see keep
+    return answer
 
 
 def _result(output: Argument) -> str | list[str] | None:

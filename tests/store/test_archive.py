@@ -136,7 +136,10 @@ def changed_at(offset: Callable[[bytearray], int], value: bytes) -> bytearray:
         (zipped() + zipped(), "not where its end says"),
         (changed_at(lambda c: len(c) - 2, b"\1\0"), "does not end"),  # a comment
         (changed_at(lambda c: len(c) - 18, b"\1\0"), "does not end"),  # on another disk
-        (changed_at(lambda c: len(c) - 14, b"\2\0\2\0"), "more than its end says"),  # fewer entries than there are
+        (
+            changed_at(lambda c: len(c) - 14, b"\2\0\2\0"),
+            "more than its end says",
+        ),  # fewer entries than there are
         (changed_at(lambda c: len(c) - 12, b"\2\0"), "does not end"),
         (changed_at(lambda c: len(c) - 6, b"\0\0\0\0"), "not where its end says"),
         (changed_at(lambda c: directory(c) + 8, b"\1\0"), "not as torch"),  # encrypted
