@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from service.errors import InvalidProgram
 from service.network.batch_norm import BatchNorm
-from service.network.program_call import Call, Value, resolved
+from service.network.program_call import BATCH_NORM, Call, Value, resolved
 from service.store.payloads import tensors
 
 if TYPE_CHECKING:
@@ -30,11 +30,6 @@ _ASSERTIONS = {
     "torch.ops.aten._assert_tensor_metadata.default",
     "torch.ops.aten.sym_constrain_range_for_size.default",
     "torch.ops.aten.sym_constrain_range.default",
-}
-# Where the calls of norms have their numbers.
-_MOMENTUM_AND_EPS = {
-    "torch.ops.aten.batch_norm.default": (6, 7),
-    "torch.ops.aten._native_batch_norm_legit_no_training.default": (5, 6),
 }
 _VECTORS = ("weight", "bias", "running_mean", "running_var")
 
@@ -67,8 +62,7 @@ class ProgramNetwork(nn.Module):
             _store(self, name, tensor)
         calls = [Call.of(node) for node in program.graph.nodes if node.target not in _ASSERTIONS]
         _check_order(calls, {*program.stored, program.input}, program.output)
-        read = set(chain([program.output], *(call.read() for call in calls)))
-        self._steps = [self._step(call, read) for call in calls]
+        self._steps = [self._step(call) for call in calls]
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,11 +83,10 @@ class ProgramNetwork(nn.Module):
         module = self.get_submodule(step.module)
         if not step.is_norm:
             return module(step.call.target, *args, **kwargs)
-        answer = module(args[0])
-        return (answer, None, None) if len(step.call.results) == 3 else answer
+        return module(args[0])
 
-    def _step(self, call: Call, read: set[str]) -> _Step:
-        norm = self._norm(call, read)
+    def _step(self, call: Call) -> _Step:
+        norm = self._norm(call)
         return _Step(call, norm, True) if norm else _Step(call, self._scope(call.scope), False)
 
     def _scope(self, path: str) -> str:
@@ -103,19 +96,20 @@ class ProgramNetwork(nn.Module):
         except InvalidProgram:
             return ""
 
-    def _norm(self, call: Call, read: set[str]) -> str:
+    def _norm(self, call: Call) -> str:
         """The path of the layer of ours that a call is; "" for any other call."""
-        positions = _MOMENTUM_AND_EPS.get(call.name)
-        if positions is None or (positions[0] == 6 and call.args[5]) or read & {*[*call.made()][1:]}:
-            return ""
-        if any(not isinstance(each, Value | None) for each in call.args[1:5]):
+        if (
+            call.name != BATCH_NORM
+            or call.args[5]
+            or any(not isinstance(each, Value | None) for each in call.args[1:5])
+        ):
             return ""
         named = [self._stored_names.get(each.name, "") if each else None for each in call.args[1:5]]
         path = (named[2] or "").rpartition(".")[0]
         expected = [f"{path}.{vector}" for vector in _VECTORS]
         if not path or any(name not in {None, whole} for name, whole in zip(named, expected, strict=True)):
             return ""
-        momentum, eps = (call.args[position] for position in positions)
+        momentum, eps = call.args[6:8]
         return path if _becomes_norm(self, path, momentum, eps, affine=named[0] is not None) else ""
 
 

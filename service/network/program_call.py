@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
     from service.store.program_tables import Argument, Name, NamedArgument, Node, OptionalTensor, Symbol
 
+aten = torch.ops.aten
+
+BATCH_NORM = "torch.ops.aten.batch_norm.default"
+
+# What a batch norm is decomposed to reads its vectors without a look at their lengths: the whole norm, which
+# looks, takes its place.
+_DECOMPOSED_NORM = "torch.ops.aten._native_batch_norm_legit_no_training.default"
 _MEMORY_FORMATS = {
     1: torch.contiguous_format,
     2: torch.channels_last,
@@ -60,6 +67,7 @@ class Call:
     def of(node: Node) -> Call:
         """The call that a node says; raises `InvalidProgram` where it does not fit its operator."""
         target = _target(node.target)
+        results = tuple(map(_result, node.outputs))
         if isinstance(target, OpOverload):
             args, kwargs = _by_schema(node, target)
         else:
@@ -67,7 +75,15 @@ class Call:
         position = _RANDOM.get(node.target, len(args))
         if any(args[position : position + 1]):
             raise InvalidProgram(f"{node.target} draws random numbers: export the network in evaluation mode")
-        return Call(node.target, target, args, kwargs, tuple(map(_result, node.outputs)), _scope(node))
+        if node.target == _DECOMPOSED_NORM:
+            *vectors, momentum, eps = args
+            norm, args, results = (
+                aten.batch_norm.default,
+                (*vectors, False, momentum, eps, False),
+                results[:1],
+            )
+            return Call(BATCH_NORM, norm, args, kwargs, results, _scope(node))
+        return Call(node.target, target, args, kwargs, results, _scope(node))
 
     def read(self) -> Iterator[str]:
         """The names of the values that the call reads."""

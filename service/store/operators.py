@@ -2,7 +2,8 @@
 
 Not here, whatever a program says: what reads or writes files, what sees memory that is not a tensor's own
 (strides, storages, uninitialised memory), what draws random numbers, what calls Python, what keeps state,
-what waits for or talks to a device, and every operator that is not torch's own.
+what waits for or talks to a device, what looks at sizes less closely than the operator that people call (the
+batch norms and Fourier transforms behind those), and every operator that is not torch's own.
 """
 
 from __future__ import annotations
@@ -31,10 +32,8 @@ gt.Tensor isnan.default isinf.default le.Scalar le.Tensor logical_and.default lo
 logical_or.default lt.Scalar lt.Tensor masked_fill.Scalar masked_fill.Tensor ne.Scalar ne.Tensor
 nan_to_num.default where.self where.ScalarOther where.ScalarSelf
 
-_native_batch_norm_legit_no_training.default _native_batch_norm_legit.default
-_native_batch_norm_legit.no_stats native_batch_norm.default batch_norm.default group_norm.default
-native_group_norm.default instance_norm.default layer_norm.default native_layer_norm.default
-rms_norm.default
+_native_batch_norm_legit_no_training.default batch_norm.default group_norm.default native_group_norm.default
+instance_norm.default layer_norm.default native_layer_norm.default rms_norm.default
 
 _adaptive_avg_pool2d.default _adaptive_avg_pool3d.default adaptive_avg_pool1d.default
 adaptive_avg_pool2d.default adaptive_avg_pool3d.default adaptive_max_pool1d.default
@@ -42,9 +41,9 @@ adaptive_max_pool2d.default adaptive_max_pool3d.default avg_pool1d.default avg_p
 avg_pool3d.default bilinear.default conv1d.default conv1d.padding conv2d.default conv2d.padding
 conv3d.default conv3d.padding conv_transpose1d.default conv_transpose2d.input conv_transpose3d.input
 convolution.default max_pool1d.default max_pool2d.default max_pool2d_with_indices.default max_pool3d.default
-max_pool3d_with_indices.default scaled_dot_product_attention.default _fft_r2c.default _fft_c2r.default
-_fft_c2c.default fft_fft2.default fft_ifft2.default fft_rfft2.default fft_irfft2.default
-grid_sampler.default grid_sampler_2d.default affine_grid_generator.default cosine_similarity.default
+max_pool3d_with_indices.default scaled_dot_product_attention.default fft_fft2.default fft_ifft2.default
+fft_rfft2.default fft_irfft2.default grid_sampler.default grid_sampler_2d.default
+affine_grid_generator.default cosine_similarity.default
 
 _upsample_bicubic2d_aa.default _upsample_bicubic2d_aa.vec _upsample_bilinear2d_aa.default
 _upsample_bilinear2d_aa.vec upsample_bicubic2d.default upsample_bicubic2d.vec upsample_bilinear2d.default

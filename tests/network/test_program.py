@@ -20,7 +20,7 @@ from service.network.program_call import Call
 from service.network.random_stats import randomise
 from service.store import program as programs
 from service.store.program_tables import Node
-from tests.store.programs import MODEL, entries_of, node, packed, saved, small, with_document
+from tests.store.programs import MODEL, entries_of, node, nodes, packed, saved, small, with_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,3 +203,29 @@ def test_an_operator_that_this_torch_does_not_have_is_named() -> None:
     call = Node.model_validate({"target": "torch.ops.aten.not_there.default", "inputs": [], "outputs": []})
     with pytest.raises(InvalidProgram, match="this version of torch has no"):
         Call.of(call)
+
+
+def test_a_decomposed_norm_cannot_read_beyond_its_vectors() -> None:
+    """The operator that stands in a decomposed program does not compare their lengths; ours does."""
+    given = {
+        "input": {"as_tensor": {"name": "linear"}},  # five channels
+        **dict.fromkeys(("weight", "bias"), {"as_none": True}),
+        "running_mean": {"as_tensor": {"name": "b_norm_running_mean"}},  # four
+        "running_var": {"as_tensor": {"name": "b_norm_running_var"}},
+        "momentum": {"as_float": 0.1},
+        "eps": {"as_float": 1e-5},
+    }
+    norm = {
+        "target": "torch.ops.aten._native_batch_norm_legit_no_training.default",
+        "inputs": [{"name": name, "arg": argument, "kind": 1} for name, argument in given.items()],
+        "outputs": [{"as_tensor": {"name": name}} for name in ("normalised", "mean_of_it", "root_of_it")],
+    }
+
+    def change(document: Any) -> None:
+        product = node(document, "aten.mul.Tensor")
+        product["inputs"][0]["arg"] = {"as_tensor": {"name": "normalised"}}
+        nodes(document).insert(nodes(document).index(product), norm)
+
+    program = rebuilt(with_document(saved(small()), change))
+    with pytest.raises(RuntimeError, match="running_mean should contain 5 elements not 4"):
+        program(rows(2, 3, 8, 8))
