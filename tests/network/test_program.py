@@ -209,7 +209,8 @@ def test_a_decomposed_norm_cannot_read_beyond_its_vectors() -> None:
     """The operator that stands in a decomposed program does not compare their lengths; ours does."""
     given = {
         "input": {"as_tensor": {"name": "linear"}},  # five channels
-        **dict.fromkeys(("weight", "bias"), {"as_none": True}),
+        "weight": {"as_none": True},
+        "bias": {"as_none": True},
         "running_mean": {"as_tensor": {"name": "b_norm_running_mean"}},  # four
         "running_var": {"as_tensor": {"name": "b_norm_running_var"}},
         "momentum": {"as_float": 0.1},
