@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from service.errors import InvalidConfiguration, InvalidProgram
+from service.errors import InvalidConfiguration, InvalidProgram, InvalidWeights
 from service.graph.capture import exported
+from service.importing.formats import recognised
 from service.importing.source import Source
 from service.network.program import ProgramNetwork
 from service.store.program import FILE_NAME, rewritten, vet
@@ -38,7 +39,9 @@ def from_callable(spec: str, row: Input, labels: tuple[str, ...] | None) -> Sour
     network = _made(spec).cpu().eval()
     program = _rewritten(_saved(network, torch.zeros(2, *row.shape)))
     provenance = {"callable": spec, "torch": torch.__version__}
-    return Source(network, row, labels, {}, _writer(program), (_summary(spec, program),), provenance)
+    return Source(
+        network, row, labels, {}, _writer(program), (_summary(program, f"exported from {spec}"),), provenance
+    )
 
 
 def from_exported(path: Path, row: Input, labels: tuple[str, ...] | None) -> Source:
@@ -56,9 +59,17 @@ def from_exported(path: Path, row: Input, labels: tuple[str, ...] | None) -> Sou
         _check_row(program, row)
         network = ProgramNetwork(program)
     except InvalidProgram as why:
-        raise InvalidProgram(f"{path.name} is not imported: {why}") from why
+        raise InvalidProgram(f"{path.name} is not imported: {why}{_rather(path, content)}") from why
     provenance = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
-    return Source(network, row, labels, {}, _writer(program), (_summary(path.name, program),), provenance)
+    return Source(
+        network,
+        row,
+        labels,
+        {},
+        _writer(program),
+        (_summary(program, f"taken from {path.name}"),),
+        provenance,
+    )
 
 
 def _made(spec: str) -> nn.Module:
@@ -120,7 +131,17 @@ def _check_row(program: Program, row: Input) -> None:
         raise InvalidProgram(f"it takes rows of {said}, the input's shape is {row.shape}")
 
 
-def _summary(name: str, program: Program) -> str:
-    return (
-        f"{name} became an exported program of {len(program.graph.nodes)} calls; serving needs no code of it"
-    )
+def _rather(path: Path, content: bytes) -> str:
+    """What an archive is that is no exported program, and what to do with it."""
+    if b"archive_format" in content or not (content[:2] == b"PK" or path.suffix == ".onnx"):
+        return ""
+    try:
+        recognised(path)
+    except InvalidWeights as what:
+        return f"; {what}"
+    return "; it is a checkpoint: import it with its ARCHITECTURE and --weights"
+
+
+def _summary(program: Program, origin: str) -> str:
+    calls = len(program.graph.nodes)
+    return f"a program of {calls} calls, {origin}; serving it needs none of the code that made it"

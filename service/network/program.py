@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from service.errors import InvalidProgram
 from service.network.batch_norm import BatchNorm
-from service.network.program_call import BATCH_NORM, Call, Value, resolved
+from service.network.program_arguments import Value, resolved
+from service.network.program_call import BATCH_NORM, Call
 from service.store.payloads import tensors
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import torch
 from torch._ops import OpOverload
 
 from service.errors import InvalidProgram
+from service.network.program_arguments import Value, by_schema, value_of
 from service.store.operators import ATEN, INTEGER
-from service.store.payloads import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from service.store.program_tables import Argument, Name, NamedArgument, Node, OptionalTensor, Symbol
+    from service.store.program_tables import Argument, Node
 
 aten = torch.ops.aten
 
@@ -25,12 +25,6 @@ BATCH_NORM = "torch.ops.aten.batch_norm.default"
 # What a batch norm is decomposed to reads its vectors without a look at their lengths: the whole norm, which
 # looks, takes its place.
 _DECOMPOSED_NORM = "torch.ops.aten._native_batch_norm_legit_no_training.default"
-_MEMORY_FORMATS = {
-    1: torch.contiguous_format,
-    2: torch.channels_last,
-    3: torch.channels_last_3d,
-    4: torch.preserve_format,
-}
 # Where an operator that may draw random numbers says whether it does.
 _RANDOM = {
     "torch.ops.aten.dropout.default": 2,
@@ -40,13 +34,6 @@ _RANDOM = {
     "torch.ops.aten.feature_alpha_dropout.default": 2,
     "torch.ops.aten.scaled_dot_product_attention.default": 4,
 }
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value of the program, by its name."""
-
-    name: str
 
 
 @dataclass(frozen=True)
@@ -69,9 +56,9 @@ class Call:
         target = _target(node.target)
         results = tuple(map(_result, node.outputs))
         if isinstance(target, OpOverload):
-            args, kwargs = _by_schema(node, target)
+            args, kwargs = by_schema(node, target)
         else:
-            args, kwargs = tuple(_value(given.arg) for given in node.inputs), {}
+            args, kwargs = tuple(value_of(given.arg) for given in node.inputs), {}
         position = _RANDOM.get(node.target, len(args))
         if any(args[position : position + 1]):
             raise InvalidProgram(f"{node.target} draws random numbers: export the network in evaluation mode")
@@ -107,13 +94,6 @@ class Call:
                 values[result] = each
 
 
-def resolved(argument: Any, values: Mapping[str, Any]) -> Any:
-    """An argument with its values in place of their names."""
-    if isinstance(argument, list):
-        return [resolved(each, values) for each in argument]
-    return values[argument.name] if isinstance(argument, Value) else argument
-
-
 def _target(name: str) -> Callable[..., Any]:
     """The function behind a name of the list."""
     if name in INTEGER:
@@ -127,80 +107,6 @@ def _target(name: str) -> Callable[..., Any]:
     raise InvalidProgram(f"this version of torch has no {name[:120]!r}")
 
 
-def _by_schema(node: Node, target: OpOverload) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    given = _unrepeated(node.inputs)
-    positional, keywords = list[Any](), dict[str, Any]()
-    for argument in target._schema.arguments:
-        if argument.name not in given and not argument.has_default_value():
-            raise InvalidProgram(f"{node.target} has no argument {argument.name!r}")
-        chosen = argument.name in given
-        value = _value(given.pop(argument.name)) if chosen else argument.default_value
-        if not argument.kwarg_only:
-            positional.append(value)
-        elif chosen and value is not None:
-            keywords[argument.name] = value
-    if given:
-        raise InvalidProgram(f"{node.target} takes no argument {next(iter(given))[:80]!r}")
-    return tuple(positional), keywords
-
-
-def _unrepeated(inputs: Iterable[NamedArgument]) -> dict[str, Argument]:
-    given: dict[str, Argument] = {}
-    for one in inputs:
-        if one.name in given:
-            raise InvalidProgram(f"the argument {one.name[:80]!r} is there twice")
-        given[one.name] = one.arg
-    return given
-
-
-def _value(argument: Argument) -> Any:
-    """An argument as Python has it; a device is always the CPU, a layout always strided."""
-    given = getattr(argument, argument.kind)
-    return _DECODERS.get(argument.kind, _as_it_is)(given)
-
-
-def _as_it_is(given: Any) -> Any:
-    return given
-
-
-def _nothing(_: Any) -> None:
-    return None
-
-
-def _named(given: Name) -> Value:
-    return Value(given.name)
-
-
-def _known(table: Mapping[int, Any], number: int, what: str) -> Any:
-    if number not in table:
-        raise InvalidProgram(f"the {what} {number} is not supported")
-    return table[number]
-
-
-def _optional(given: OptionalTensor) -> Value | None:
-    return _named(given.as_tensor) if given.as_tensor else None
-
-
-def _symbol(given: Symbol) -> Value | int:
-    return Value(given.as_name) if given.kind == "as_name" else given.as_int
-
-
-_DECODERS: dict[str, Callable[[Any], Any]] = {
-    "as_none": _nothing,
-    "as_layout": _nothing,
-    "as_device": lambda _: "cpu",
-    "as_tensor": _named,
-    "as_tensors": lambda given: [_named(each) for each in given],
-    "as_optional_tensor": _optional,
-    "as_optional_tensors": lambda given: [_optional(each) for each in given],
-    "as_sym_int": _symbol,
-    "as_sym_bool": _symbol,
-    "as_sym_ints": lambda given: [_symbol(each) for each in given],
-    "as_scalar_type": lambda number: _known(DTYPES, number, "dtype"),
-    "as_memory_format": lambda number: _known(_MEMORY_FORMATS, number, "memory format"),
-}
-
-
 def _many(answer: Any) -> Sequence[Any]:
     if not isinstance(answer, list | tuple):  # the rows of a tensor are not several answers
         raise ValueError(f"a call made one {type(answer).__name__} instead of several")  # noqa: TRY004 - see keep
@@ -210,7 +116,7 @@ def _many(answer: Any) -> Sequence[Any]:
 def _result(output: Argument) -> str | list[str] | None:
     if output.kind == "as_none":
         return None
-    value = _value(output)
+    value = value_of(output)
     if isinstance(value, Value):
         return value.name
     if output.kind == "as_tensors":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from service.store.program import Program
-    from service.store.program_tables import Payload
+    from service.store.tensor_tables import Payload
 
 DTYPES = {
     1: torch.uint8,

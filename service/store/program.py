@@ -19,7 +19,8 @@ from service.store import archive
 from service.store.expressions import refuse_code, walk
 from service.store.operators import ATEN, INTEGER
 from service.store.program_layout import CONFIGURATIONS, FIXED, MODEL, SAMPLE_INPUTS, document_of, named
-from service.store.program_tables import ExportedProgram, Graph, Payload, Payloads
+from service.store.program_tables import ExportedProgram, Graph
+from service.store.tensor_tables import Payload, Payloads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -241,3 +241,17 @@ def test_a_stored_program_that_was_changed_is_refused(tmp_path: Path) -> None:
     done = foldserve("layers", "mine", "--model-store", store.folder)
     assert done.returncode == 1
     assert "mine/1: model.pt2 has sha256" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_file_of_another_kind_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    torch.jit.script(small()).save(str(tmp_path / "scripted.pt"))
+    torch.save(small().state_dict(), tmp_path / "weights.pth")
+    (tmp_path / "graph.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
+    for name, advice in (
+        ("scripted.pt", "TorchScript program"),
+        ("weights.pth", "it is a checkpoint: import it with its ARCHITECTURE and --weights"),
+        ("graph.onnx", "an ONNX graph"),
+    ):
+        with pytest.raises(InvalidProgram, match=advice):
+            from_exported(tmp_path / name, INPUT, None)
