@@ -245,7 +245,7 @@ def test_a_stored_program_that_was_changed_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_file_of_another_kind_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    torch.jit.script(small()).save(str(tmp_path / "scripted.pt"))
+    torch.jit.script(small()).save(str(tmp_path / "scripted.pt"))  # type: ignore[no-untyped-call]  # torch leaves it untyped
     torch.save(small().state_dict(), tmp_path / "weights.pth")
     (tmp_path / "graph.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
     for name, advice in (
