@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
@@ -72,7 +73,10 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     ]
     if complaints:
         raise InvalidWeights("the weights do not fit the architecture; " + "; ".join(complaints))
-    module.load_state_dict(dict(tensors), strict=False)
+    given = OrderedDict(tensors)
+    # Some networks ask which version of them wrote the names: these are this version's, or they were refused.
+    vars(given)["_metadata"] = getattr(expected, "_metadata", None)
+    module.load_state_dict(given, strict=False)
 
 
 def _listed(names: list[str]) -> str:
