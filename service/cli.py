@@ -195,7 +195,7 @@ def _models(chosen: Settings, arguments: dict[str, Any]) -> int:
         table.add_row(
             model.name,
             str(model.version),
-            manifest.architecture,
+            manifest.architecture or "exported program",
             f"{manifest.input.colour} {shape}",
             manifest.output.task,
             manifest.serving.precision,
@@ -217,7 +217,7 @@ def _layers(chosen: Settings, arguments: dict[str, Any]) -> int:
             layer.name,
             str(layer.num_features),
             f"{layer.eps:g}",
-            "cumulative" if layer.momentum is None else f"{layer.momentum:g}",
+            _momentum(layer),
             *(_range(s) for s in (layer.running_mean, layer.running_var, layer.weight, layer.bias)),
             _outcome(layer),
         )
@@ -339,6 +339,12 @@ def _stored(chosen: Settings, model: str) -> StoredModel:
 
 def _outcome(layer: LayerStats) -> str:
     return f"{layer.outcome or 'never called'} {layer.partner or ''}".strip()
+
+
+def _momentum(layer: LayerStats) -> str:
+    if layer.momentum is not None:
+        return f"{layer.momentum:g}"
+    return "-" if layer.num_batches_tracked is None else "cumulative"  # which counts its batches
 
 
 def _range(summary: Summary | None) -> str:

@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
     "engine.stopwatch": set(),
     "engine.allocator": set(),
     "engine.memory": {"store.model_store", "errors"},
-    "engine.unfolded": {"engine.stopwatch", "graph", "network", "store"},
+    "engine.unfolded": {"engine.stopwatch", "graph", "network", "store", "errors"},
     "engine.loading": {
         *("engine.unfolded", "engine.stopwatch", "engine.allocator", "engine.memory", "engine.card"),
         *("plan", "graph", "network", "store", "inspection", "errors"),
@@ -103,6 +103,7 @@ MAY_IMPORT_TORCH = (
         "graph",
         "network",
         "store.weights",
+        "store.payloads",
         "engine.engine",
         "engine.loading",
         "engine.unfolded",
@@ -111,7 +112,7 @@ MAY_IMPORT_TORCH = (
 )
 WITHOUT_TORCH = (
     *("web", "inputs", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
-    *("importing.command", "store.manifest", "store.model_store", "plan.cores"),
+    *("importing.command", "store.manifest", "store.model_store", "store.program", "plan.cores"),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),
     *("engine.link", "engine.linked_job", "engine.run", "engine.switchboard"),

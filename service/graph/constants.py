@@ -62,7 +62,7 @@ class Constants:
 
     def under_root(self, node: fx.Node) -> list[str]:
         """Those of them whose (reciprocal) square root is taken: the mark of a variance."""
-        if _is_square_root(node):
+        if is_square_root(node):
             return [name for name in self.sources(node) if not name.startswith("lifted_tensor_")]
         return _unique(name for source in node.all_input_nodes for name in self.under_root(source))
 
@@ -72,7 +72,8 @@ def owner(tensor_name: str) -> str:
     return tensor_name.rpartition(".")[0] or tensor_name
 
 
-def _is_square_root(node: fx.Node) -> bool:
+def is_square_root(node: fx.Node) -> bool:
+    """Whether a call takes the (reciprocal) square root of something."""
     if node.target is aten.pow.Tensor_Scalar:
         return node.args[1] in (0.5, -0.5)
     return node.target in _SQUARE_ROOTS

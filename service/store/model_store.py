@@ -34,8 +34,8 @@ class StoredModel:
 
     @property
     def weights_path(self) -> Path:
-        """The weights file; `service.store.weights` reads it."""
-        return self.folder / self.manifest.weights.file
+        """The file of the weights, which `service.store.weights` reads, or of the program that holds them."""
+        return self.folder / self.manifest.network.file
 
     def labels(self) -> tuple[str, ...] | None:
         """The labels in the order of the logits, or None where the manifest names no file."""

@@ -28,16 +28,15 @@ def read(stored: StoredModel) -> dict[str, Tensor]:
     Raises `InvalidWeights` where the file is missing, differs from the manifest's digest, or is
     not a safetensors file.
     """
-    file = f"{stored}: {stored.manifest.weights.file}"
+    table = stored.manifest.network
+    file = f"{stored}: {table.file}"
     try:
         content = stored.weights_path.read_bytes()
     except OSError as error:
         raise InvalidWeights(f"{file} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(content).hexdigest()
-    if digest != stored.manifest.weights.sha256:
-        raise InvalidWeights(
-            f"{file} has sha256 {digest}, but the manifest says {stored.manifest.weights.sha256}"
-        )
+    if digest != table.sha256:
+        raise InvalidWeights(f"{file} has sha256 {digest}, but the manifest says {table.sha256}")
     try:
         return load(content)
     except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch does not have
