@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from service.errors import InvalidWeights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -66,7 +66,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if k in tensors and tensors[k].shape != expected[k].shape
     ]
     complaints = [
-        f"{word}: {_listed(names)}"
+        f"{word}: {listed(names)}"
         for word, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshapen))
         if names
     ]
@@ -78,6 +78,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module.load_state_dict(given, strict=False)
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     rest = len(names) - _NAMED_AT_MOST
     return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {rest} more" if rest > 0 else "")
