@@ -39,8 +39,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "torchvision:regnet_y_400mf": {},
     "torchvision:resnet18": {},
     "torchvision:shufflenet_v2_x0_5": {},
-    "torchvision:vgg11_bn": {},
-    "timm:darknet17": {},
     "timm:dla46_c": {},
     "timm:fastvit_t8": {},
     "timm:ghostnet_050": {},
@@ -52,7 +50,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "timm:resnetv2_50": {},
     "timm:rexnet_100": {},
     "timm:skresnet18": {},
-    "timm:vovnet39a": {},
 }
 # Served together, so that each group can be a test of its own, beside the others.
 GROUPS = [list(NETWORKS)[start::4] for start in range(4)]
