@@ -19,6 +19,7 @@ from rich.table import Table
 
 from service import __version__, settings
 from service.errors import FoldserveError, InvalidConfiguration, UnknownVersion
+from service.importing import arguments as import_arguments
 from service.importing import command as importing
 from service.plan import openmp
 from service.settings import Settings
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--input", type=_shape, metavar="C,H,W", help="the row of a dry run (default: the architecture's own)"
     )
-    importing.add_arguments(
+    import_arguments.add_to(
         add("import", partial(importing.run, out, err), importing.SUMMARY, importing.SETTINGS)
     )
     train = add("train-digits", _train_digits, "Train the shipped digits model anew.", ("model_store",))

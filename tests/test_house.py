@@ -112,7 +112,14 @@ MAY_IMPORT_TORCH = (
 )
 WITHOUT_TORCH = (
     *("web", "inputs", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
-    *("importing.command", "store.manifest", "store.model_store", "store.program", "plan.cores"),
+    *(
+        "importing.command",
+        "importing.arguments",
+        "store.manifest",
+        "store.model_store",
+        "store.program",
+        "plan.cores",
+    ),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),
     *("engine.link", "engine.linked_job", "engine.run", "engine.switchboard"),
@@ -217,7 +224,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def may_import_torch(name: str) -> bool:
-    return name not in {"plan.cores", "importing.command"} and any(
+    return name not in {"plan.cores", "importing.command", "importing.arguments"} and any(
         within(name, part) for part in MAY_IMPORT_TORCH
     )
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from service.errors import InvalidWeights
 from service.importing import torch_file
 from service.importing.formats import SAVE_STATE_DICT, recognised
+from service.store.weights import listed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_NAMED_AT_MOST = 8
 _AVERAGED = ("ema", "averaged", "swa", "shadow")
 
 
@@ -72,9 +72,7 @@ def _of_document(name: str, document: object, entry: str | None) -> tuple[dict[s
         raise _without_weights(name, document)
     (only, *others) = sets
     if others:
-        raise InvalidWeights(
-            f"{name} holds several sets of weights: {_listed(sets)}; choose one with --entry"
-        )
+        raise InvalidWeights(f"{name} holds several sets of weights: {_keys(sets)}; choose one with --entry")
     if _is_averaged(only):
         raise InvalidWeights(
             f"the weights in {name} are averages over the training ({only}); to take them, say --entry {only}"
@@ -88,7 +86,7 @@ def _chosen(
     if entry not in sets:
         if torch_file.is_module(document.get(entry)):
             raise _whole_model(f"{entry} in {name} is a whole model", document[entry])
-        raise InvalidWeights(f"{name} has no weights in {entry!r}; it has {_listed(sets) or 'none at all'}")
+        raise InvalidWeights(f"{name} has no weights in {entry!r}; it has {_keys(sets) or 'none at all'}")
     tensors, remarks = _tensors(sets[entry])
     return tensors, [f"The weights are those in {entry!r} of the checkpoint.", *remarks]
 
@@ -96,7 +94,7 @@ def _chosen(
 def _tensors(document: Mapping[str, object]) -> tuple[dict[str, Tensor], list[str]]:
     tensors = {str(key): value.detach() for key, value in document.items() if isinstance(value, Tensor)}
     left_out = [str(key) for key, value in document.items() if not isinstance(value, Tensor)]
-    return tensors, [f"Left out, being no tensors: {_listed(left_out)}."] if left_out else []
+    return tensors, [f"Left out, being no tensors: {listed(left_out)}."] if left_out else []
 
 
 def _is_state_dict(value: object) -> bool:
@@ -111,7 +109,7 @@ def _without_weights(name: str, document: Mapping[str, object]) -> InvalidWeight
     for key, value in document.items():
         if torch_file.is_module(value):
             return _whole_model(f"{key} in {name} is a whole model", value)
-    keys = _listed(document) or "nothing"
+    keys = _keys(document) or "nothing"
     return InvalidWeights(f"{name} holds no weights by name; it holds {keys}. Save them: {SAVE_STATE_DICT}")
 
 
@@ -127,7 +125,5 @@ def _kind(value: object) -> str:
     return torch_file.stands_for(value) or type(value).__name__
 
 
-def _listed(keys: Mapping[str, object] | list[str]) -> str:
-    names = [str(key) for key in keys]
-    rest = len(names) - _NAMED_AT_MOST
-    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {rest} more" if rest > 0 else "")
+def _keys(document: Mapping[str, object]) -> str:
+    return listed([str(key) for key in document])

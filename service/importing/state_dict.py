@@ -7,13 +7,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from service.errors import InvalidWeights
+from service.store.weights import listed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from torch import Tensor
 
-_NAMED_AT_MOST = 5
 _COMPILED = "_orig_mod."
 _AVERAGES_COUNTED = "n_averaged"
 _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])(?=\.)")
@@ -36,7 +36,7 @@ def fitted(
     outside = [name for name in named if not name.startswith(chosen)]
     remarks.append(f"The prefix {chosen!r} was removed from the names of the weights.")
     if outside:
-        remarks.append(f"Left out, being outside of {chosen!r}: {_listed(outside)}.")
+        remarks.append(f"Left out, being outside of {chosen!r}: {listed(outside)}.")
     return inside, remarks
 
 
@@ -83,10 +83,5 @@ def _starts(name: str, expected: Collection[str]) -> list[str]:
 def _given(named: Mapping[str, Tensor], prefix: str) -> str:
     prefix = prefix if not prefix or prefix.endswith(".") else f"{prefix}."
     if not any(name.startswith(prefix) for name in named):
-        raise InvalidWeights(f"no name begins with {prefix!r}; there are {_listed(list(named))}")
+        raise InvalidWeights(f"no name begins with {prefix!r}; there are {listed(list(named))}")
     return prefix
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - _NAMED_AT_MOST
-    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {rest} more" if rest > 0 else "")

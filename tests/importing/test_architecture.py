@@ -12,6 +12,8 @@ from torch import Tensor
 from service.errors import InvalidConfiguration, InvalidManifest, InvalidWeights
 from service.importing.architecture import Wishes, from_architecture, input_from
 from service.importing.preset import Preset
+from service.network import catalog
+from service.network.batch_norm import BatchNorm2d
 
 from .checkpoints import PIXELS, behind, trained, weights_of
 
@@ -90,13 +92,15 @@ def test_checkpoints_from_before_batches_were_counted_count_none(tmp_path: Path)
     assert load_file(tmp_path / "weights.safetensors").keys() == old.keys()
 
 
-def test_tied_weights_are_written_once_each(tmp_path: Path) -> None:
-    tied = weights_of()
-    names = [name for name in tied if name.endswith("running_mean")][:1] * 2
-    tied[names[0]] = torch.zeros(2 * len(tied[names[0]]))[: len(tied[names[0]])]
-    source = brought(tmp_path, tied)
-    source.write(tmp_path)
-    assert load_file(tmp_path / "weights.safetensors").keys() == tied.keys()
+def test_tied_weights_are_written_by_each_of_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tied = trained()
+    norm = next(module for module in tied.modules() if isinstance(module, BatchNorm2d))
+    norm.bias = norm.weight
+    monkeypatch.setattr(catalog, "build", lambda *_: tied)
+    brought(tmp_path, tied.state_dict()).write(tmp_path)
+    assert load_file(tmp_path / "weights.safetensors").keys() == tied.state_dict().keys()
 
 
 def test_where_it_comes_from_is_told(tmp_path: Path) -> None:

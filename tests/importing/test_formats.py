@@ -100,6 +100,7 @@ def test_onnx_is_refused_with_the_conversion(tmp_path: Path, content: bytes) -> 
         (archive("a/data.pkl")[:-9], "damaged, perhaps cut off"),
         (b"epoch,loss\n1,2\n", "neither safetensors nor a file of torch.save"),
     ],
+    ids=["empty", "LFS", "HTML", "HDF5", "numpy", "GGUF", "gzip", "zip", "cut off", "text"],
 )
 def test_other_files_are_refused_with_what_they_are(tmp_path: Path, content: bytes, said: str) -> None:
     assert f"weights.pth is {said}" in refused(written(tmp_path, content)) or said in refused(

@@ -30,8 +30,10 @@ COMMAND = ["digits", "--mean", "0.3", "--std", "0.4", "--name", "mine", "--threa
 AGAIN_AND_AGAIN = """
 import sys
 from service import cli
+from service.importing import architecture, publishing
+print("begun", flush=True)
 while cli.main(["import", *sys.argv[1:]]) == 0:
-    print("imported", flush=True)
+    pass
 """
 
 
@@ -111,22 +113,17 @@ def test_killed_at_random_moments_it_leaves_whole_versions_only(
 ) -> None:
     store, moments = ModelStore(tmp_path / "store"), random.Random(time.time_ns())
     for _ in range(3):
-        before = require_whole(store)
         process = begin("-c", AGAIN_AND_AGAIN)
         assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if line == "imported\n":
-                break
-        assert said[-1:] == ["imported\n"], "".join(said)
-        moment = moments.uniform(0, 1.5)
+        assert process.stdout.readline() == "begun\n"
+        moment = moments.uniform(0, 4)
         end = time.monotonic() + moment
         while time.monotonic() < end:
             require_whole(store)
         process.kill()
         process.wait(PATIENCE)
-        assert require_whole(store) > before, f"killed after {moment:.3f} s"
+        require_whole(store)
     last = begin("-m", "service", "import")
     assert last.wait(PATIENCE) == 0
+    assert require_whole(store) > 0
     assert not list(store.folder.glob(".*")), "what the killed ones left is still there"

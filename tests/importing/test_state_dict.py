@@ -33,11 +33,12 @@ def test_what_lies_outside_of_the_prefix_is_left_out_and_said() -> None:
     lightning = {
         **behind("model.", WEIGHTS),
         "criterion.weight": torch.ones(10),
-        **{f"metric{n}.total": torch.ones(()) for n in range(6)},
+        **{f"metric{n}.total": torch.ones(()) for n in range(9)},
     }
     tensors, remarks = fitted(lightning, NAMES)
     assert tensors == WEIGHTS
-    named = "criterion.weight, metric0.total, metric1.total, metric2.total, metric3.total"
+    named = "criterion.weight, metric0.total, metric1.total, metric2.total, metric3.total, "
+    named += "metric4.total, metric5.total, metric6.total"
     assert remarks == [
         "The prefix 'model.' was removed from the names of the weights.",
         f"Left out, being outside of 'model.': {named} and 2 more.",
