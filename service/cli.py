@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from rich.table import Table
 
 from service import __version__, settings
 from service.errors import FoldserveError, InvalidConfiguration, UnknownVersion
+from service.importing import arguments as import_arguments
+from service.importing import command as importing
 from service.plan import openmp
 from service.settings import Settings
 
@@ -94,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--input", type=_shape, metavar="C,H,W", help="the row of a dry run (default: the architecture's own)"
+    )
+    import_arguments.add_to(
+        add("import", partial(importing.run, out, err), importing.SUMMARY, importing.SETTINGS)
     )
     train = add("train-digits", _train_digits, "Train the shipped digits model anew.", ("model_store",))
     train.add_argument("--name", default="digits", help="model to write (default: %(default)s)")
@@ -190,7 +196,7 @@ def _models(chosen: Settings, arguments: dict[str, Any]) -> int:
         table.add_row(
             model.name,
             str(model.version),
-            manifest.architecture,
+            manifest.architecture or "exported program",
             f"{manifest.input.colour} {shape}",
             manifest.output.task,
             manifest.serving.precision,
@@ -212,7 +218,7 @@ def _layers(chosen: Settings, arguments: dict[str, Any]) -> int:
             layer.name,
             str(layer.num_features),
             f"{layer.eps:g}",
-            "cumulative" if layer.momentum is None else f"{layer.momentum:g}",
+            _momentum(layer),
             *(_range(s) for s in (layer.running_mean, layer.running_var, layer.weight, layer.bias)),
             _outcome(layer),
         )
@@ -334,6 +340,12 @@ def _stored(chosen: Settings, model: str) -> StoredModel:
 
 def _outcome(layer: LayerStats) -> str:
     return f"{layer.outcome or 'never called'} {layer.partner or ''}".strip()
+
+
+def _momentum(layer: LayerStats) -> str:
+    if layer.momentum is not None:
+        return f"{layer.momentum:g}"
+    return "-" if layer.num_batches_tracked is None else "cumulative"  # which counts its batches
 
 
 def _range(summary: Summary | None) -> str:

@@ -23,7 +23,8 @@
     │   └── EngineFailed
     ├── StoreError                    the model store does not hold what it says
     │   ├── InvalidManifest
-    │   └── InvalidWeights
+    │   ├── InvalidWeights
+    │   └── InvalidProgram
     ├── ModelRefused                  the model is intact but must not be served
     └── InvalidConfiguration          a setting or the machine does not allow what was asked
 
@@ -133,6 +134,10 @@ class InvalidManifest(StoreError):
 
 class InvalidWeights(StoreError):
     """A weights file is missing, damaged, or does not fit the architecture."""
+
+
+class InvalidProgram(StoreError):
+    """An exported program is damaged, or holds something that foldserve does not load."""
 
 
 class ModelRefused(FoldserveError):

@@ -55,7 +55,7 @@ ARROWS: dict[str, set[str]] = {
     "engine.stopwatch": set(),
     "engine.allocator": set(),
     "engine.memory": {"plan.cgroup", "store.model_store", "errors"},
-    "engine.unfolded": {"engine.stopwatch", "graph", "network", "store"},
+    "engine.unfolded": {"engine.stopwatch", "graph", "network", "store", "errors"},
     "engine.loading": {
         *("engine.unfolded", "engine.stopwatch", "engine.allocator", "engine.memory", "engine.card"),
         *("plan", "graph", "network", "store", "inspection", "errors"),
@@ -64,6 +64,10 @@ ARROWS: dict[str, set[str]] = {
         *("engine.loading", "engine.board", "engine.card", "engine.control", "engine.doorbell"),
         *("engine.linked_job", "engine.switchboard", "plan", "batching", "store.model_store"),
         *("settings", "telemetry", "errors"),
+    },
+    "importing": {
+        *("engine.card", "engine.loading", "engine.unfolded", "engine.stopwatch", "plan.device"),
+        *("graph", "network", "store", "settings", "errors"),
     },
     # The supervisor's side, and what it starts
     "engine.backoff": set(),
@@ -90,17 +94,28 @@ ARROWS: dict[str, set[str]] = {
     "app": {"engine.card", "engine.placement", "engine.supervisor", "settings", "telemetry", "errors"},
     "cli": {
         *("app", "engine.card", "engine.loading", "engine.unfolded", "engine.allocator"),
-        *("inspection", "network", "graph"),
+        *("inspection", "importing", "network", "graph"),
         *("plan.device", "plan.openmp", "plan.plan", "plan.preprocessing", "store", "settings", "errors"),
     },
     "__main__": {"cli"},
 }
 MAY_IMPORT_TORCH = (
-    *("plan", "graph", "network", "store.weights", "engine.engine", "engine.loading", "engine.unfolded"),
+    *(
+        "plan",
+        "graph",
+        "network",
+        "store.weights",
+        "store.payloads",
+        "engine.engine",
+        "engine.loading",
+        "engine.unfolded",
+        "importing",
+    ),
 )
 WITHOUT_TORCH = (
     *("web", "inputs", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
-    *("store.manifest", "store.model_store", "plan.cgroup", "plan.cores"),
+    *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),
+    *("store.manifest", "store.model_store", "store.program"),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),
     *("engine.link", "engine.linked_job", "engine.run", "engine.switchboard"),
@@ -205,14 +220,15 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def may_import_torch(name: str) -> bool:
-    return name not in {"plan.cgroup", "plan.cores"} and any(within(name, part) for part in MAY_IMPORT_TORCH)
+    apart = {"plan.cgroup", "plan.cores", "importing.command", "importing.arguments"}
+    return name not in apart and any(within(name, part) for part in MAY_IMPORT_TORCH)
 
 
 @pytest.mark.parametrize("name", [n for n in CODE if not may_import_torch(n)])
 def test_torch_is_imported_only_where_it_belongs(name: str) -> None:
     tree = parsed(name)
     # A command that computes imports torch when it is given, so that the others start at once.
-    looked_at = at_import(tree) if name in {"app", "cli"} else tree
+    looked_at = at_import(tree) if name in {"app", "cli", "importing.command"} else tree
     needed = imports(looked_at)
     assert not [other for other in needed if within(other, "torch")]
     assert not [other for other in needed if within(other, "safetensors.torch")]

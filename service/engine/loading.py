@@ -17,6 +17,7 @@ from service.errors import InvalidManifest
 from service.graph.fold import fold_graph
 from service.graph.parity import pixel_probe, require_same
 from service.graph.precision import astype
+from service.graph.written_norms import written_norms
 from service.inspection.layer_stats import DERIVED, STORED, LayerStats, summary, with_derived
 from service.network.adopt import norms
 from service.plan import bucket, tuning
@@ -133,6 +134,7 @@ def _folded(stored: StoredModel, computed: Precision, step: Stopwatch) -> tuple[
         folded = fold_graph(source.reference, computed.dtype)
         expected = source.reference.expected(computed.proven_as)
         called = norms(source.network)
+        called |= written_norms(source.reference.captured, called)
         origin = source.origin
         del source
         # Graphs and their modules hold each other: without a collection three copies of the weights would

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from service.engine.stopwatch import Stopwatch
+from service.errors import ModelRefused
 from service.graph.capture import capture
 from service.graph.parity import Reference, probe
+from service.graph.shapes import largest_bytes
 from service.network import catalog
+from service.network.program import ProgramNetwork
+from service.store import program as programs
 from service.store import reference as answers
 from service.store import weights
 
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 
     from service.graph.capture import CapturedGraph
     from service.store.model_store import StoredModel
+
+_LARGEST_VALUE = 1 << 32
+"""Bytes; a program may ask for any number, and is asked for one row before anything is computed."""
 
 log = logging.getLogger("foldserve.engine")
 
@@ -70,16 +77,29 @@ def _captured(stored: StoredModel, step: Stopwatch) -> tuple[nn.Module, Captured
     # a frame that is gone by then.
     network = _built(stored, step)
     with step("capture"):
-        return network, capture(network, torch.zeros(2, *stored.manifest.input.shape))
+        captured = capture(network, torch.zeros(2, *stored.manifest.input.shape))
+    if (size := largest_bytes(captured.module.graph)) > _LARGEST_VALUE:
+        raise ModelRefused(f"{stored}: one of its calls makes {size:,} bytes for a single row")
+    return network, captured
 
 
 def _built(stored: StoredModel, step: Stopwatch) -> nn.Module:
+    architecture = stored.manifest.architecture
+    if architecture is None:
+        return _of_program(stored, step)
     with step("read"):
         tensors = weights.read(stored)
     with step("build"):
-        network = catalog.build(stored.manifest.architecture, stored.manifest.options)
+        network = catalog.build(architecture, stored.manifest.options)
         weights.assign(network, tensors)
     return network
+
+
+def _of_program(stored: StoredModel, step: Stopwatch) -> nn.Module:
+    with step("read"):
+        program = programs.read(stored)
+    with step("build"):
+        return ProgramNetwork(program)
 
 
 def _recalled(stored: StoredModel, captured: CapturedGraph) -> Reference | None:

@@ -74,7 +74,7 @@ def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
     tensor to one tensor, or changes its own buffers at inference.
     """
     rows = example if len(example) > 1 else example.repeat(2, *[1] * (example.dim() - 1))
-    program, first_names = _export(module, rows), _first_names(module)
+    program, first_names = exported(module, rows), _first_names(module)
     _inline_regions(program.graph_module)
     # Before anything else: decompositions take a dropout for a copy, which in evaluation it is not.
     _drop_identities(program.graph, keep_answer=True)
@@ -112,7 +112,11 @@ def module_name(node: fx.Node) -> str:
     return str(stack[-1][0]) if stack else ""
 
 
-def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
+def exported(module: nn.Module, example: Tensor) -> ExportedProgram:
+    """What torch.export makes of `module` in evaluation mode, for any number of rows like those of `example`.
+
+    Raises `ModelRefused` where it makes nothing.
+    """
     training = {child: child.training for child in module.modules()}
     module.eval()
     try:

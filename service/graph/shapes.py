@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -25,3 +26,14 @@ def concrete(value: Any) -> Any:
 def shape_of(node: fx.Node) -> list[int]:
     """The shape of a tensor value for a batch of one row."""
     return [int(concrete(size)) for size in node.meta["val"].shape]
+
+
+def largest_bytes(graph: fx.Graph) -> int:
+    """The bytes of the largest tensor that any call makes for a batch of one row."""
+    made = (node.meta.get("val") for node in graph.nodes if node.op == "call_function")
+    tensors = (part for value in made for part in (value if isinstance(value, list | tuple) else [value]))
+    return max((_bytes(part) for part in tensors if isinstance(part, torch.Tensor)), default=0)
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.itemsize * math.prod(int(concrete(size)) for size in tensor.shape)

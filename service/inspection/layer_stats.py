@@ -43,7 +43,8 @@ class LayerStats(BaseModel):
     num_features: int
     eps: float
     momentum: float | None
-    """None: the running statistics are the cumulative average."""
+    """None: the running statistics are the cumulative average, which counts its batches; or, where
+    `num_batches_tracked` is None too, nobody says: a norm that is written out by hand has none."""
     affine: bool
     track_running_stats: bool
     num_batches_tracked: int | None

@@ -90,6 +90,13 @@ class Weights(_Table):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Program(_Table):
+    """An exported program beside the manifest: the network and its weights in one file."""
+
+    file: PlainFileName = "model.pt2"
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Serving(_Table):
     """Defaults of serving, which settings may override."""
 
@@ -101,17 +108,39 @@ class Serving(_Table):
 class Manifest(_Table):
     """One version of a model, as its `model.toml` describes it."""
 
-    architecture: Annotated[str, Field(min_length=1, max_length=256)]
-    """A name of the catalog, such as `digits`."""
+    architecture: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """A name of the catalog, such as `digits`; a manifest has this and `weights`, or `program`."""
     options: dict[str, int | float | str | bool] = {}
     """Keyword arguments of the architecture, such as `num_classes`."""
     input: Input
     outputs: Annotated[list[Output], Field(min_length=1, max_length=1)]
     """Exactly one for now."""
-    weights: Weights
+    weights: Weights | None = None
+    program: Program | None = None
+    """Instead of `architecture`, `options` and `weights`."""
     serving: Serving = Serving()
     provenance: dict[str, Provenance | dict[str, Provenance]] = {}
     """Free text and metrics; shown, never interpreted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_one_kind(cls, document: Any) -> Any:
+        if isinstance(document, dict) and document.get("program") is not None:
+            if any(document.get(key) for key in ("architecture", "options", "weights")):
+                raise ValueError("program stands alone: no architecture, options or weights beside it")
+        elif isinstance(document, dict):
+            for key in ("architecture", "weights"):
+                if document.get(key) is None:
+                    raise ValueError(f"key {key} is missing")
+        return document
+
+    @property
+    def network(self) -> Weights | Program:
+        """The file that the network is read from, and its digest."""
+        stored = self.program or self.weights
+        if stored is None:
+            raise AssertionError("a valid manifest has one of them")
+        return stored
 
     @property
     def output(self) -> Output:
@@ -141,6 +170,14 @@ def parse(document: dict[str, Any], where: str = FILE_NAME) -> Manifest:
         raise InvalidManifest(f"{where}: {_sentence(error)}") from error
 
 
+def parse_input(document: dict[str, Any]) -> Input:
+    """The input that a table says; raises `InvalidManifest`."""
+    try:
+        return Input.model_validate(document)
+    except ValidationError as error:
+        raise InvalidManifest(f"input: {_sentence(error)}") from error
+
+
 def write(path: Path, manifest: Manifest) -> None:
     """Write `manifest` to the file `path` as TOML."""
     path.write_text(tomli_w.dumps(manifest.model_dump(exclude_none=True)), encoding="utf-8")
@@ -153,6 +190,7 @@ def _sentence(error: ValidationError) -> str:
             return f"unknown key {key}"
         if problem["type"] == "missing":
             return f"key {key} is missing"
-        return f"{key}: {problem['msg'].removeprefix('Value error, ')}" if key else problem["msg"]
+        said: str = problem["msg"].removeprefix("Value error, ")
+        return f"{key}: {said}" if key else said
 
     return "; ".join(dict.fromkeys(one(problem) for problem in error.errors(include_url=False)))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import shutil
 import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +17,10 @@ from service.store import manifest as manifests
 from service.store.manifest import NAME_PATTERN, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _MAX_LABELS_BYTES = 16 * 1024 * 1024
+_PUBLISHING = ".publishing-"
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,8 @@ class StoredModel:
 
     @property
     def weights_path(self) -> Path:
-        """The weights file; `service.store.weights` reads it."""
-        return self.folder / self.manifest.weights.file
+        """The file of the weights, which `service.store.weights` reads, or of the program that holds them."""
+        return self.folder / self.manifest.network.file
 
     def labels(self) -> tuple[str, ...] | None:
         """The labels in the order of the logits, or None where the manifest names no file."""
@@ -104,11 +109,13 @@ class ModelStore:
         self.check_publishable(name, version, replace=replace)
         target = self.folder / name / str(version)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".publishing-") as scratch:
-            fresh, replaced = Path(scratch) / "version", Path(scratch) / "replaced"
-            fresh.mkdir()
+        with _scratch(self.folder) as scratch:
+            fresh, replaced = scratch / name / str(version), scratch / ".replaced"
+            fresh.mkdir(parents=True)
             fill(fresh)
-            target.parent.mkdir(exist_ok=True)
+            _settle(fresh)
+            if _moved_with_its_model(fresh, target):
+                return target
             if replace and target.exists():
                 target.rename(replaced)
             try:
@@ -121,6 +128,60 @@ class ModelStore:
                     f"{name}/{version} cannot be moved into the store: {error.strerror}"
                 ) from error
         return target
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A hidden folder that is gone afterwards; those of imports that were killed go too.
+
+    Whoever fills one holds a lock on it, which ends with its process. The lock on the store covers the time
+    between the making of a folder and its own lock.
+    """
+    with ExitStack() as stack:
+        with _locked(folder, fcntl.LOCK_EX):
+            for abandoned in folder.glob(f"{_PUBLISHING}*"):
+                _remove_if_abandoned(abandoned)
+            scratch = Path(tempfile.mkdtemp(dir=folder, prefix=_PUBLISHING))
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            stack.enter_context(_locked(scratch, fcntl.LOCK_EX))
+        yield scratch
+
+
+def _remove_if_abandoned(scratch: Path) -> None:
+    try:
+        with _locked(scratch, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError:
+        return  # somebody is filling it, or it is not ours to remove
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _moved_with_its_model(fresh: Path, target: Path) -> bool:
+    """Move the folder of the model where that is new: at no time is there a model without a version."""
+    try:
+        fresh.parent.rename(target.parent)
+    except OSError:  # it has versions
+        return False
+    return True
+
+
+def _settle(folder: Path) -> None:
+    """Have the files on the disk before their folder gets its name: a power cut leaves all or none."""
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _is_visible_folder(entry: Path) -> bool:

@@ -105,8 +105,8 @@ def _key(stored: StoredModel, rows: np.ndarray) -> dict[str, str]:
     probe = hashlib.sha256(f"{rows.dtype.str} {rows.shape}".encode() + np.ascontiguousarray(rows).tobytes())
     return {
         "format": _FORMAT,
-        "weights": manifest.weights.sha256,
-        "architecture": manifest.architecture,
+        "weights": manifest.network.sha256,
+        "architecture": manifest.architecture or "",
         "options": json.dumps(manifest.options, sort_keys=True),
         "probe": probe.hexdigest(),
     }

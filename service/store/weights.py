@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
@@ -11,7 +12,7 @@ from safetensors.torch import load, save
 from service.errors import InvalidWeights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -27,16 +28,15 @@ def read(stored: StoredModel) -> dict[str, Tensor]:
     Raises `InvalidWeights` where the file is missing, differs from the manifest's digest, or is
     not a safetensors file.
     """
-    file = f"{stored}: {stored.manifest.weights.file}"
+    table = stored.manifest.network
+    file = f"{stored}: {table.file}"
     try:
         content = stored.weights_path.read_bytes()
     except OSError as error:
         raise InvalidWeights(f"{file} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(content).hexdigest()
-    if digest != stored.manifest.weights.sha256:
-        raise InvalidWeights(
-            f"{file} has sha256 {digest}, but the manifest says {stored.manifest.weights.sha256}"
-        )
+    if digest != table.sha256:
+        raise InvalidWeights(f"{file} has sha256 {digest}, but the manifest says {table.sha256}")
     try:
         return load(content)
     except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch does not have
@@ -66,15 +66,19 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if k in tensors and tensors[k].shape != expected[k].shape
     ]
     complaints = [
-        f"{word}: {_listed(names)}"
+        f"{word}: {listed(names)}"
         for word, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshapen))
         if names
     ]
     if complaints:
         raise InvalidWeights("the weights do not fit the architecture; " + "; ".join(complaints))
-    module.load_state_dict(dict(tensors), strict=False)
+    given = OrderedDict(tensors)
+    # Some networks ask which version of them wrote the names: these are this version's, or they were refused.
+    vars(given)["_metadata"] = getattr(expected, "_metadata", None)
+    module.load_state_dict(given, strict=False)
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     rest = len(names) - _NAMED_AT_MOST
     return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {rest} more" if rest > 0 else "")

@@ -81,7 +81,8 @@ class ModelSummary(BaseModel):
     model: str
     version: int
     state: str
-    architecture: str
+    architecture: str | None
+    """A name of the catalog; null for an exported program."""
     input_shape: list[int]
     output_shape: list[int]
     device: str

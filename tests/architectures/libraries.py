@@ -7,9 +7,11 @@ with the schemas of these operators only: no network that the tests build comput
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,8 +37,22 @@ def torchvision_models() -> ModuleType:
     except RuntimeError:  # operator torchvision::nms does not exist
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
+    define_missing()
+    return import_module("torchvision.models")
+
+
+def define_missing() -> None:
+    """Define the schemas of torchvision's compiled operators."""
     library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # torch leaves it untyped
     for schema in _SCHEMAS.strip().splitlines():
         library.define(schema)  # type: ignore[no-untyped-call]  # as above
     _kept_alive.append(library)
-    return import_module("torchvision.models")
+
+
+def environment() -> dict[str, str]:
+    """What a process needs in its environment to import torchvision as this one does."""
+    torchvision_models()
+    if not _kept_alive:  # its operators are there
+        return {}
+    folder = str(Path(__file__).parent / "site")
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))}

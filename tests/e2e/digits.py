@@ -41,7 +41,7 @@ class Digits:
         exact = (self.pixels / 255 - row.mean[0]) / row.std[0]
         self.inputs = exact.astype(np.float32)  # what the network receives
         self.tensors = weights.read(stored)
-        network = catalog.build(stored.manifest.architecture, stored.manifest.options)
+        network = catalog.build(stored.manifest.architecture or "", stored.manifest.options)
         weights.assign(network, self.tensors)
         with torch.inference_mode():
             self.logits: np.ndarray = network.double().eval()(torch.from_numpy(exact)).numpy()

@@ -113,3 +113,22 @@ def test_factories_of_the_forward_mix_with_stored_tensors() -> None:
 )
 def test_a_tensor_belongs_to_its_module(tensor: str, module: str) -> None:
     assert owner(tensor) == module
+
+
+def doubled(net: Any, x: Tensor) -> Tensor:
+    """A constant that 2^60 ways lead to, behind a chain of 600 calls."""
+    constant = net.weight
+    for _ in range(60):
+        constant = torch.maximum(constant, constant.neg())
+    for _ in range(600):
+        constant = constant.abs()
+    return x * torch.rsqrt(constant)
+
+
+def test_however_deep_a_constant_lies_every_call_behind_it_is_looked_at_once() -> None:
+    net = Net(doubled, weight=normal(3))
+    constants, nodes = constants_of(net, 3)
+    root = nodes[aten.rsqrt.default]
+    assert root in constants
+    assert constants.sources(root) == constants.under_root(root) == ["weight"]
+    assert torch.equal(constants.value(root), torch.rsqrt(normal(3).double().abs()))

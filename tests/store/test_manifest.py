@@ -59,7 +59,7 @@ def test_what_is_left_out_has_the_documented_default() -> None:
     assert manifest.provenance == {}
     assert repr(manifest.serving) == "Serving(max_batch=64, precision='float32')"
     assert repr(manifest.output) == "Output(name='logits', task='classification', labels=None)"
-    assert manifest.weights.file == "weights.safetensors"
+    assert manifest.network.file == "weights.safetensors"
     assert (manifest.input.name, manifest.input.colour, manifest.input.interpolation) == (
         "image",
         "rgb",
@@ -186,7 +186,7 @@ def test_a_file_is_a_plain_name_beside_the_manifest(key: str, name: str) -> None
 
 @pytest.mark.parametrize("name", ["a", "a..b", "weights.safetensors", "0", "A_b-c.D", "a" * 128])
 def test_a_plain_name_may_hold_dots_inside(name: str) -> None:
-    assert parse(changed(("weights.file", name))).weights.file == name
+    assert parse(changed(("weights.file", name))).network.file == name
 
 
 def test_numbers_without_a_point_are_numbers() -> None:
@@ -215,7 +215,7 @@ def test_resize_may_equal_the_longer_side_of_the_crop() -> None:
 
 def test_a_manifest_cannot_be_changed() -> None:
     manifest = parse(DOCUMENT)
-    tables: list[BaseModel] = [manifest, manifest.input, manifest.output, manifest.weights, manifest.serving]
+    tables: list[BaseModel] = [manifest, manifest.input, manifest.output, manifest.network, manifest.serving]
     for table in tables:
         for name in type(table).model_fields:
             with pytest.raises(ValueError, match="frozen"):
@@ -329,3 +329,28 @@ def test_a_manifest_that_is_written_is_read_as_it_was(manifest: Manifest) -> Non
         write(path, manifest)
         # As JSON, 1 is not 1.0 and not true.
         assert as_json(read(path)) == as_json(manifest)
+
+
+def as_program(**more: object) -> dict[str, Any]:
+    document = {key: value for key, value in changed().items() if key not in {"architecture", "options"}}
+    return {**document, "weights": None, "program": {"sha256": "a" * 64}, **more}
+
+
+def test_a_program_stands_in_place_of_architecture_and_weights() -> None:
+    manifest = parse(as_program())
+    assert (manifest.architecture, manifest.weights) == (None, None)
+    assert (manifest.network.file, manifest.network.sha256) == ("model.pt2", "a" * 64)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("architecture", "digits"), ("options", {"width": 2}), ("weights", {"sha256": "a" * 64})],
+)
+def test_beside_a_program_stands_nothing_that_says_how_the_network_is_built(key: str, value: object) -> None:
+    assert "program stands alone" in complaint(as_program(**{key: value}))
+
+
+def test_a_program_is_written_and_read_as_it_was(tmp_path: Path) -> None:
+    path = folder(tmp_path) / "model.toml"
+    write(path, parse(as_program()))
+    assert read(path) == parse(as_program())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,6 @@ from service.store.model_store import ModelStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 MANIFEST = """
 architecture = "digits"
@@ -286,3 +286,42 @@ def test_what_is_published_may_be_read_by_everybody(store: ModelStore) -> None:
     folder = store.publish("a", 1, fill)
     assert [oct(path.stat().st_mode & 0o777) for path in (folder.parent, folder)] == ["0o755", "0o755"]
     assert {oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {"0o644"}
+
+
+# Killed while publishing
+
+
+def test_what_a_killed_import_left_goes_with_the_next_one(store: ModelStore) -> None:
+    left = store.folder / ".publishing-dead" / "a" / "1"
+    left.mkdir(parents=True)
+    (left / "weights.safetensors").write_bytes(b"half")
+    store.publish("b", 1, fill)
+    assert files(store) == ["b", "b/1", "b/1/labels.txt", "b/1/model.toml"]
+
+
+def test_what_another_import_is_filling_stays(store: ModelStore) -> None:
+    def meanwhile(folder: Path) -> None:
+        fill(folder, " slow")
+        store.publish("a", 2, marked(" quick"))
+
+    store.publish("a", 1, meanwhile)
+    assert [store.open("a", version).labels() for version in (1, 2)] == [
+        ("zero slow", "one"),
+        ("zero quick", "one"),
+    ]
+
+
+def test_a_new_model_is_never_there_without_its_version(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    rename = Path.rename
+
+    def watched(source: Path, target: Path) -> Path:
+        seen.append(files(store))
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    store.publish("replaced", 1, fill)
+    assert [[name for name in names if not name.startswith(".")] for names in seen] == [[]]
+    assert store.versions("replaced") == [1]

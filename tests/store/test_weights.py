@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -187,3 +187,20 @@ def test_a_long_list_of_names_is_cut_and_counted() -> None:
 def test_a_vector_that_would_broadcast_is_still_of_a_wrong_shape() -> None:
     with pytest.raises(InvalidWeights, match=r"1\.weight is \[1\] instead of \[2\]"):
         weights.assign(network(), {**network().state_dict(), "1.weight": torch.ones(1)})
+
+
+def test_a_network_that_asks_for_the_version_of_its_weights_is_told() -> None:
+    """torchvision's MNASNet does, and refuses to load where nobody says."""
+
+    class Asking(nn.Linear):
+        _version = 3
+
+        def _load_from_state_dict(
+            self, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict[str, int], *rest: Any
+        ) -> None:
+            assert local_metadata.get("version") == 3
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+    asking = nn.Sequential(Asking(1, 1))
+    weights.assign(asking, {"0.weight": torch.full((1, 1), 7.0), "0.bias": torch.zeros(1)})
+    assert asking.state_dict()["0.weight"].item() == 7

@@ -30,7 +30,7 @@ function card(model, isChosen, fold) {
 
 function facts(model) {
   const rows = [
-    ["Architecture", model.architecture],
+    ["Architecture", model.architecture ?? "exported program"],
     ["Precision", model.precision],
     ["Device", model.device],
     ["Input", model.input_shape.join(" × ")],

@@ -95,7 +95,10 @@ function row(key, norm, axes) {
   );
 }
 
-export const momentum = (norm) => (norm.momentum === null ? "average" : number(norm.momentum));
+export const momentum = (norm) => {
+  if (norm.momentum !== null) return number(norm.momentum);
+  return norm.num_batches_tracked === null ? "–" : "average"; // an average counts its batches
+};
 const none = (name) => `no ${NAMES[name]}`;
 const bounds = ({ min, max }) => el("span", { class: "number bounds" }, el("span", {}, number(min, 3)), el("span", { class: "unseen" }, " to "), el("span", {}, number(max, 3)));
 
