@@ -140,7 +140,7 @@ def _of_timm(name: str, network: nn.Module, _: Checkpoint) -> Preset:
 
 def _timm_crop(settings: dict[str, Any]) -> tuple[float | None, list[str]]:
     fraction, mode = settings["crop_pct"], settings["crop_mode"]
-    if mode == "center":
+    if mode == "center" and fraction <= 1:
         return fraction, []
     if mode == "squash" and fraction == 1:
         return None, []

@@ -133,6 +133,7 @@ def test_another_number_of_classes_has_no_labels_of_timms() -> None:
     [
         ({"crop_mode": "center", "crop_pct": 0.5}, 448, ""),
         ({"crop_mode": "squash", "crop_pct": 1.0}, None, ""),
+        ({"crop_mode": "center", "crop_pct": 1.15}, None, "timm crops with 'center' and 1.15, which cannot"),
         (
             {"crop_mode": "squash", "crop_pct": 0.9},
             None,
