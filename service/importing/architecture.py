@@ -46,7 +46,8 @@ class Wishes:
 class _Built:
     network: nn.Module
     options: dict[str, Any]
-    tensors: dict[str, Tensor]
+    names: frozenset[str]
+    """Of the tensors that the checkpoint has; it may lack a norm's counter."""
     remarks: list[str]
 
 
@@ -106,9 +107,9 @@ def _built(architecture: str, checkpoint: Checkpoint, wishes: Wishes, preset: Pr
         resized = _with_classes(architecture, {**options, "num_classes": classes}, tensors)
         if resized is not None:
             remarks.append(f"num_classes is {classes}, the size of the checkpoint's head.")
-            return _Built(resized, {**options, "num_classes": classes}, tensors, remarks)
+            return _Built(resized, {**options, "num_classes": classes}, frozenset(tensors), remarks)
     weights.assign(network, tensors)
-    return _Built(network, options, tensors, remarks)
+    return _Built(network, options, frozenset(tensors), remarks)
 
 
 def _classes(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> int | None:
@@ -151,7 +152,7 @@ def _taken(preset: Preset, wishes: Wishes) -> list[str]:
 def _write(folder: Path, built: _Built) -> dict[str, Any]:
     """The weights as the network holds them: its names, its dtypes, each tensor with memory of its own."""
     own = built.network.state_dict()
-    tensors = {name: tensor.detach().clone() for name, tensor in own.items() if name in built.tensors}
+    tensors = {name: tensor.detach().clone() for name, tensor in own.items() if name in built.names}
     return {"weights": {"file": _WEIGHTS_FILE, "sha256": weights.write(folder / _WEIGHTS_FILE, tensors)}}
 
 

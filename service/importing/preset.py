@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _USUAL_CROP = 0.875
+_TRANSFORMING = {"googlenet", "inception_v3"}
 _INTERPOLATIONS = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic"}
 
 
@@ -62,31 +63,47 @@ def _of_built_in(architecture: str) -> Preset:
 
 
 def _of_torchvision(name: str, _: nn.Module, checkpoint: Checkpoint) -> Preset:
-    models = import_module("torchvision.models")
-    published = list(models.get_model_weights(name))
-    if not published:
+    chosen, is_own = _published(name, checkpoint)
+    transforms: Any = None if chosen is None else chosen.transforms()
+    if type(transforms).__name__ != "ImageClassification":  # detection, segmentation, video; or nothing
         return _of_built_in(name)
-    # The name of each file that torchvision publishes ends with the first digits of its sha256.
-    own = [weights for weights in published if _digits(weights.url) == checkpoint.sha256[:8]]
-    chosen = own[0] if own else models.get_model_weights(name).DEFAULT
-    transforms = chosen.transforms()
-    side = _only(transforms.crop_size)
-    categories = chosen.meta.get("categories")
+    side, resize = _only(transforms.crop_size), _only(transforms.resize_size)
     table = {
         "shape": [3, side, side],
+        "resize": resize,
         "interpolation": transforms.interpolation.value,
         "mean": list(transforms.mean),
         "std": list(transforms.std),
     }
-    which = "which the checkpoint is" if own else "its default; the checkpoint is none of its own"
-    options = {"transform_input": True} if own and name in {"googlenet", "inception_v3"} else {}
+    which = "which the checkpoint is" if is_own else "its default; the checkpoint is none of its own"
+    options, remarks = _transforming(is_own) if name in _TRANSFORMING else ({}, ())
     return Preset(
         f"torchvision's {type(chosen).__name__}.{chosen.name}, {which}",
-        {**table, "resize": _only(transforms.resize_size)},
-        crop=side / _only(transforms.resize_size),
-        labels=None if categories is None else tuple(categories),
+        table,
+        crop=side / resize,
+        labels=tuple(chosen.meta["categories"]) if "categories" in chosen.meta else None,
+        remarks=remarks,
         options=options,
     )
+
+
+def _published(name: str, checkpoint: Checkpoint) -> tuple[Any, bool]:
+    """Torchvision's weights that the checkpoint is, or its default ones, and whether it is them."""
+    models = import_module("torchvision.models")
+    # The name of each file that torchvision publishes ends with the first digits of its sha256.
+    for weights in models.get_model_weights(name):
+        if _digits(weights.url) == checkpoint.sha256[:8]:
+            return weights, True
+    return getattr(models.get_model_weights(name), "DEFAULT", None), False
+
+
+def _transforming(is_own: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """These networks normalise their input once more where torchvision loads its own weights into them."""
+    if is_own:
+        return {"transform_input": True}, (
+            "transform_input is on, as torchvision has it for its own weights.",
+        )
+    return {}, ("If it was fine-tuned from torchvision's own weights, say --options transform_input=true.",)
 
 
 def _digits(url: str) -> str:
@@ -123,7 +140,7 @@ def _of_timm(name: str, network: nn.Module, _: Checkpoint) -> Preset:
 
 def _timm_crop(settings: dict[str, Any]) -> tuple[float | None, list[str]]:
     fraction, mode = settings["crop_pct"], settings["crop_mode"]
-    if mode == "center":
+    if mode == "center" and fraction <= 1:
         return fraction, []
     if mode == "squash" and fraction == 1:
         return None, []

@@ -79,7 +79,19 @@ def test_torchvisions_own_googlenet_takes_the_input_that_it_was_trained_with(mod
     digits = models.GoogLeNet_Weights.DEFAULT.url.rpartition("-")[2].removesuffix(".pth")
     own = preset_of("torchvision:googlenet", Checkpoint({}, (), "x.pth", digits + "0" * 56))
     assert own.options == {"transform_input": True}
-    assert preset_of("torchvision:googlenet").options == {}
+    assert own.remarks == ("transform_input is on, as torchvision has it for its own weights.",)
+    unknown = preset_of("torchvision:googlenet")
+    assert unknown.options == {}
+    assert "--options transform_input=true" in unknown.remarks[0]
+
+
+def test_every_network_of_torchvision_has_a_preset(models: Any) -> None:
+    network = torch.nn.Identity()  # torchvision's configuration stands with the name
+    found = {name: presets.of(f"torchvision:{name}", network, UNKNOWN) for name in models.list_models()}
+    classifying = models.list_models(module=models)
+    assert len(classifying) >= 80
+    assert all(found[name].origin.startswith("torchvision's ") for name in classifying)
+    assert found["fcn_resnet50"].origin == found["r3d_18"].origin == "what is usual for ImageNet"
 
 
 def test_torchvisions_labels_are_its_categories(models: Any) -> None:
@@ -121,6 +133,7 @@ def test_another_number_of_classes_has_no_labels_of_timms() -> None:
     [
         ({"crop_mode": "center", "crop_pct": 0.5}, 448, ""),
         ({"crop_mode": "squash", "crop_pct": 1.0}, None, ""),
+        ({"crop_mode": "center", "crop_pct": 1.15}, None, "timm crops with 'center' and 1.15, which cannot"),
         (
             {"crop_mode": "squash", "crop_pct": 0.9},
             None,
