@@ -20,6 +20,7 @@ FILES = sorted((ROOT / "service").rglob("*.py"))
 # within its part it may import anything, outside only what stands beside it, or what is below that.
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
+    "console": set(),
     "telemetry": set(),
     "inspection": set(),
     "store": {"errors"},
@@ -54,9 +55,22 @@ ARROWS: dict[str, set[str]] = {
     "engine.allocator": set(),
     "engine.memory": {"store.model_store", "errors"},
     "engine.unfolded": {"engine.stopwatch", "graph", "network", "store"},
+    "engine.golden": {"engine.stopwatch", "graph", "store", "errors"},
     "engine.loading": {
-        *("engine.unfolded", "engine.stopwatch", "engine.allocator", "engine.memory", "engine.card"),
+        *(
+            "engine.golden",
+            "engine.unfolded",
+            "engine.stopwatch",
+            "engine.allocator",
+            "engine.memory",
+            "engine.card",
+        ),
         *("plan", "graph", "network", "store", "inspection", "errors"),
+    },
+    # The user's own images
+    "evaluation": {
+        *("engine.golden", "engine.loading", "engine.stopwatch", "engine.unfolded", "plan", "graph"),
+        *("inputs", "store", "settings", "console", "errors"),
     },
     "engine.engine": {
         *("engine.loading", "engine.board", "engine.card", "engine.control", "engine.doorbell"),
@@ -88,17 +102,19 @@ ARROWS: dict[str, set[str]] = {
     "app": {"engine.card", "engine.placement", "engine.supervisor", "settings", "telemetry", "errors"},
     "cli": {
         *("app", "engine.card", "engine.loading", "engine.unfolded", "engine.allocator"),
-        *("inspection", "network", "graph"),
+        *("inspection", "network", "graph", "evaluation.command", "console"),
         *("plan.device", "plan.openmp", "plan.plan", "plan.preprocessing", "store", "settings", "errors"),
     },
     "__main__": {"cli"},
 }
 MAY_IMPORT_TORCH = (
-    *("plan", "graph", "network", "store.weights", "engine.engine", "engine.loading", "engine.unfolded"),
+    *("plan", "graph", "network", "store.weights", "engine.engine", "engine.golden"),
+    *("engine.loading", "engine.unfolded", "evaluation"),
 )
 WITHOUT_TORCH = (
     *("web", "inputs", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
-    *("store.manifest", "store.model_store", "plan.cores"),
+    *("store.manifest", "store.model_store", "store.golden", "plan.cores"),
+    *("evaluation.command", "evaluation.pictures", "evaluation.batches", "console"),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),
     *("engine.link", "engine.linked_job", "engine.run", "engine.switchboard"),

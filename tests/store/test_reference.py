@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
 
 from service.errors import StoreError
 from service.store import reference
+from service.store.answers import encoded
 from service.store.manifest import Input, Manifest, Output, Weights
 from service.store.model_store import StoredModel
 
@@ -131,7 +131,7 @@ def test_answers_to_another_probe_are_not_used(stored: StoredModel, probe: np.nd
 
 def test_a_file_of_another_format_is_not_used(stored: StoredModel, monkeypatch: pytest.MonkeyPatch) -> None:
     reference.write(stored, ROWS, ANSWERS)
-    monkeypatch.setattr(reference, "_FORMAT", "2")
+    monkeypatch.setattr(reference, "_FORMAT", "1")
     assert why_not(stored) == "reference.safetensors is of another format"
 
 
@@ -151,13 +151,20 @@ def test_a_file_of_another_format_is_not_used(stored: StoredModel, monkeypatch: 
 def test_a_file_of_the_right_key_with_wrong_answers_is_not_used(
     stored: StoredModel, content: dict[str, np.ndarray], complaint: str
 ) -> None:
-    file_of(stored).write_bytes(save(content, metadata=reference._key(stored, ROWS)))
+    file_of(stored).write_bytes(encoded(content, reference._key(stored, ROWS)))
     assert complaint in why_not(stored)
+
+
+def test_a_single_bit_that_flipped_makes_the_file_unusable(stored: StoredModel) -> None:
+    content = bytearray(reference.write(stored, ROWS, ANSWERS).read_bytes())
+    content[-1] ^= 1
+    file_of(stored).write_bytes(content)
+    assert why_not(stored) == "reference.safetensors is damaged: it does not hold what was written"
 
 
 def test_a_header_of_an_unreasonable_size_is_not_parsed(stored: StoredModel) -> None:
     key = reference._key(stored, ROWS)
-    file_of(stored).write_bytes(save({"answers": ANSWERS}, metadata={**key, "more": "x" * (1 << 16)}))
+    file_of(stored).write_bytes(encoded({"answers": ANSWERS}, {**key, "more": "x" * (1 << 16)}))
     assert why_not(stored) == "reference.safetensors has a header of an unreasonable size"
 
 
