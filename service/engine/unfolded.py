@@ -10,7 +10,7 @@ import torch
 
 from service.engine.stopwatch import Stopwatch
 from service.graph.capture import capture
-from service.graph.parity import Reference, probe
+from service.graph.parity import Reference
 from service.network import catalog
 from service.store import reference as answers
 from service.store import weights
@@ -84,9 +84,8 @@ def _built(stored: StoredModel, step: Stopwatch) -> nn.Module:
 
 def _recalled(stored: StoredModel, captured: CapturedGraph) -> Reference | None:
     """The reference with the stored answers; None, and why is in the log, where they cannot be used."""
-    rows = probe(captured)
     try:
-        found = torch.from_numpy(answers.read(stored, rows.numpy()))
+        rows, found = map(torch.from_numpy, answers.read(stored))
     except answers.NotUsable as why:
         log.info("%s: the reference answers are computed: %s", stored, why)
         return None

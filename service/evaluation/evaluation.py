@@ -14,6 +14,7 @@ from service.evaluation import contenders, pictures
 from service.evaluation.batches import Batches
 from service.evaluation.contenders import Contender, Refused
 from service.evaluation.sample import Sample
+from service.plan import bucket
 from service.store import golden
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from service.store.model_store import StoredModel
 
 _LARGEST_BATCH = 32
-"""Rows that the unfolded network computes in float64 at once."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ def evaluate(
     exact, single = (contenders.unfolded(stored, captured, d) for d in (torch.float64, torch.float32))
     plans = contenders.folded(stored, device, precision, threads)
     others = (single, *(plan for plan in plans if isinstance(plan, Contender)))
-    batches = Batches(spec, _LARGEST_BATCH, limits.max_bytes, limits.max_pixels)
+    rows = bucket.largest(
+        captured.module.graph, _LARGEST_BATCH, precision=torch.float64, device=captured.example.device
+    )
+    batches = Batches(spec, rows, limits.max_bytes, limits.max_pixels)
     sample = Sample(golden.at_most(spec.shape))
     for batch in batches.of(found.pictures):
         _answer(batch, exact, others, sample)

@@ -14,6 +14,7 @@ from service.graph.capture import module_name
 from service.graph.chains import batch_statistics_norms
 from service.graph.constants import Constants
 from service.graph.precision import compute
+from service.graph.probe import probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from service.graph.capture import CapturedGraph
 
-_PROBE_ROWS = 2
 _PIXELS = 256
 _FLOORS = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _SCALE = 4.0
@@ -71,12 +71,6 @@ class Parity:
                 f"network is over {self.tolerance:.2e}"
             )
         return self
-
-
-def probe(captured: CapturedGraph, rows: int = _PROBE_ROWS) -> Tensor:
-    """Standard normal network inputs `[rows, ...]`, float32, the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(rows, *captured.example.shape[1:], generator=generator)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
-"""Reference answers: what the unfolded network answers to the probe in float64, kept beside its weights.
+"""Reference answers: the probe and what the unfolded network answers to it in float64, beside its weights.
 
-They are only ever a shortcut: a file that is not exactly of these weights, this architecture and this
-probe is not used, and the answers are computed.
+They are only ever a shortcut: a file that is not exactly of these weights and this architecture is not
+used, and the probe is made and answered anew.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,32 +23,35 @@ __all__ = ["FILE_NAME", "NotUsable", "read", "write"]
 FILE_NAME = "reference.safetensors"
 
 _FORMAT = "2"
-_TENSOR = "answers"
+_ROWS, _ANSWERS = "rows", "answers"
 
 
-def read(stored: StoredModel, rows: np.ndarray) -> np.ndarray:
-    """The stored answers to the probe `rows` (float32 `[N, ...]`): float64 `[N, ...]`, all of them finite.
+def read(stored: StoredModel) -> tuple[np.ndarray, np.ndarray]:
+    """The stored probe, float32 `[N, C, H, W]`, and the answers to it, float64 `[N, ...]`, all finite.
 
     Raises `NotUsable` where there is no file, or one that is damaged or of something else. Whether the
     answers are right is not looked at.
     """
-    answers = files.read(stored.folder / FILE_NAME, _key(stored, rows)).get(_TENSOR)
-    if answers is None or answers.dtype != np.float64 or answers.shape[:1] != rows.shape[:1]:
+    arrays = files.read(stored.folder / FILE_NAME, _key(stored))
+    rows, answers = (arrays.get(name, np.empty(())) for name in (_ROWS, _ANSWERS))
+    if rows.dtype != np.float32 or rows.shape[1:] != tuple(stored.manifest.input.shape) or len(rows) < 2:
+        raise NotUsable(f"{FILE_NAME} does not hold two float32 rows or more of the network's inputs")
+    if answers.dtype != np.float64 or answers.shape[:1] != rows.shape[:1]:
         raise NotUsable(f"{FILE_NAME} does not hold one float64 answer for each row of the probe")
-    if not np.isfinite(answers).all():
-        raise NotUsable(f"{FILE_NAME} holds answers that are not finite numbers")
-    return answers
+    if not (np.isfinite(rows).all() and np.isfinite(answers).all()):
+        raise NotUsable(f"{FILE_NAME} holds numbers that are not finite")
+    return rows, answers
 
 
 def write(stored: StoredModel, rows: np.ndarray, answers: np.ndarray) -> Path:
-    """Store the float64 `answers` to the probe `rows`, both `[N, ...]`, in one step; the answer is the file.
+    """Store the float32 probe and the float64 `answers`, both `[N, ...]`, in one step, and say where.
 
     Whoever may read the weights may read it. Raises `StoreError` where the folder cannot be written to.
     """
-    return files.write(stored, FILE_NAME, {_TENSOR: answers.astype(np.float64)}, _key(stored, rows))
+    arrays: dict[str, np.ndarray] = {_ROWS: rows.astype(np.float32), _ANSWERS: answers.astype(np.float64)}
+    return files.write(stored, FILE_NAME, arrays, _key(stored))
 
 
-def _key(stored: StoredModel, rows: np.ndarray) -> dict[str, str]:
+def _key(stored: StoredModel) -> dict[str, str]:
     """What the answers are answers of: any other value, and they are not used."""
-    probe = hashlib.sha256(f"{rows.dtype.str} {rows.shape}".encode() + np.ascontiguousarray(rows).tobytes())
-    return {"format": _FORMAT, **files.network_key(stored), "probe": probe.hexdigest()}
+    return {"format": _FORMAT, **files.network_key(stored)}
