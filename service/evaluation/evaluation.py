@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from service.engine.unfolded import Unfolded
     from service.evaluation.batches import Batch, Unreadable
+    from service.evaluation.pictures import Pictures
+    from service.graph.capture import CapturedGraph
     from service.store.golden import Golden
     from service.store.model_store import StoredModel
 
@@ -76,18 +78,13 @@ def evaluate(
     `InvalidConfiguration` where folders match no class or no image can be read.
     """
     source = sources.read(stored, Stopwatch())
-    found = pictures.of(folder, stored.labels(), _classes(stored, source))
-    if not found.pictures:
-        raise InvalidConfiguration(f"{folder.name!r} holds no image")
-    captured, spec = source.reference.captured, stored.manifest.input
+    found = _pictures(stored, folder, source)
+    captured = source.reference.captured
     exact, single = (contenders.unfolded(stored, captured, d) for d in (torch.float64, torch.float32))
     plans = contenders.folded(stored, device, precision, threads)
     others = (single, *(plan for plan in plans if isinstance(plan, Contender)))
-    rows = bucket.largest(
-        captured.module.graph, _LARGEST_BATCH, precision=torch.float64, device=captured.example.device
-    )
-    batches = Batches(spec, rows, limits.max_bytes, limits.max_pixels)
-    sample = Sample(golden.at_most(spec.shape))
+    batches = Batches(stored.manifest.input, _rows_at_once(captured), limits.max_bytes, limits.max_pixels)
+    sample = Sample(golden.at_most(stored.manifest.input.shape))
     for batch in batches.of(found.pictures):
         _answer(batch, exact, others, sample)
         progress(exact.tally.rows + len(batches.unreadable), len(found.pictures))
@@ -105,11 +102,19 @@ def evaluate(
     )
 
 
-def _classes(stored: StoredModel, source: Unfolded) -> int:
+def _pictures(stored: StoredModel, folder: Path, source: Unfolded) -> Pictures:
     shape = list(source.reference.answers.shape[1:])
     if stored.manifest.output.task != "classification" or len(shape) != 1:
         raise InvalidConfiguration(f"{stored} is no classification: there is no accuracy to measure")
-    return shape[0]
+    found = pictures.of(folder, stored.labels(), shape[0])
+    if not found.pictures:
+        raise InvalidConfiguration(f"{folder.name!r} holds no image")
+    return found
+
+
+def _rows_at_once(captured: CapturedGraph) -> int:
+    graph, cpu = captured.module.graph, captured.example.device
+    return bucket.largest(graph, _LARGEST_BATCH, precision=torch.float64, device=cpu)
 
 
 @torch.inference_mode()
