@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,15 @@ def test_of_statistics_that_agree_nothing_is_amiss() -> None:
     assert mismatch(trained_on(rows).module, rows) < 1e-2
     assert mismatch(trained_on(rows).module, 2 * rows) > 0.1
     assert mismatch(trained_on(rows).module, rows + 3) > 0.1
+
+
+def test_a_norm_counts_the_shift_of_its_mean_and_the_ratio_of_variances() -> None:
+    norm = nn.BatchNorm2d(3)  # mean 0, variance 1
+    graph = capture(norm.eval(), torch.zeros(SHAPE))
+    rows = noise(SHAPE, 0.0)
+    assert mismatch(graph.module, rows) == pytest.approx(0, abs=1e-4)
+    assert mismatch(graph.module, rows + 0.5) == pytest.approx(0.25, rel=1e-2)
+    assert mismatch(graph.module, 4 * rows) == pytest.approx(math.log(16) ** 2 / 4, rel=1e-2)
 
 
 def test_what_is_no_number_is_as_far_as_can_be() -> None:
