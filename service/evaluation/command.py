@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from service.evaluation.evaluation import Evaluation
     from service.settings import Settings
+    from service.store.golden import Golden
     from service.store.model_store import StoredModel
 
 SETTINGS = ("model_store", "device", "precision", "threads", "max_pixels", "max_body_mb")
@@ -46,9 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: Settings, stored: StoredModel, arguments: dict[str, Any]) -> int:
     """Evaluate, print, then store the golden inputs; raises what either raises, the second after printing."""
-    evaluation = _evaluated(chosen, stored, arguments["images"])
-    refusal = _stored_golden(evaluation) if arguments["golden"] else None
-    count = 0 if refusal or not arguments["golden"] else len(evaluation.sample.names)
+    evaluation = _evaluated(chosen, stored, arguments)
+    kept = evaluation.sample
+    refusal = _not_stored(evaluation, kept) if kept else None
+    count = len(kept.names) if kept and not refusal else 0
     if arguments["json"]:
         from service.evaluation.report import as_dict
 
@@ -62,7 +64,7 @@ def run(chosen: Settings, stored: StoredModel, arguments: dict[str, Any]) -> int
     return 0
 
 
-def _evaluated(chosen: Settings, stored: StoredModel, folder: Path) -> Evaluation:
+def _evaluated(chosen: Settings, stored: StoredModel, arguments: dict[str, Any]) -> Evaluation:
     from service.evaluation.evaluation import Limits, evaluate
     from service.plan import device
 
@@ -72,16 +74,17 @@ def _evaluated(chosen: Settings, stored: StoredModel, folder: Path) -> Evaluatio
         task = bar.add_task(f"evaluating {stored}", total=None)
         return evaluate(
             stored,
-            folder,
+            arguments["images"],
             device.choose(chosen.device),
             precision=manifest if chosen.precision == "manifest" else chosen.precision,
             threads=chosen.threads,
             limits=Limits(chosen.max_body_bytes, chosen.max_pixels),
+            keep_golden=arguments["golden"],
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
 
 
-def _stored_golden(evaluation: Evaluation) -> FoldserveError | None:
+def _not_stored(evaluation: Evaluation, kept: Golden) -> FoldserveError | None:
     """Store the golden inputs; why not, where the plan that serves does not answer them as it must."""
     from service.engine import golden
     from service.plan.plan import PRECISIONS
@@ -89,8 +92,8 @@ def _stored_golden(evaluation: Evaluation) -> FoldserveError | None:
 
     serving = evaluation.serving
     try:
-        golden.prove(evaluation.sample, serving.answer, PRECISIONS[serving.precision].proven_as)
-        goldens.write(evaluation.stored, evaluation.sample)
+        golden.prove(kept, serving.answer, PRECISIONS[serving.precision].proven_as)
+        goldens.write(evaluation.stored, kept)
     except FoldserveError as error:
         return error
     return None

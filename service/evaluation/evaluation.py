@@ -53,8 +53,8 @@ class Evaluation:
     unreadable: tuple[Unreadable, ...]
     empty: tuple[str, ...]
     """The folders without an image."""
-    sample: Golden
-    """The first images, which may become golden inputs."""
+    sample: Golden | None
+    """The first images, which may become golden inputs; None where none were to be kept."""
 
     @property
     def serving(self) -> Contender:
@@ -70,6 +70,7 @@ def evaluate(
     precision: str,
     threads: int,
     limits: Limits,
+    keep_golden: bool = True,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Evaluation:
     """Let the unfolded network and the plans answer the images of `folder`, one folder a class.
@@ -84,7 +85,7 @@ def evaluate(
     plans = contenders.folded(stored, device, precision, threads)
     others = (single, *(plan for plan in plans if isinstance(plan, Contender)))
     batches = Batches(stored.manifest.input, _rows_at_once(captured), limits.max_bytes, limits.max_pixels)
-    sample = Sample(golden.at_most(stored.manifest.input.shape))
+    sample = Sample(golden.at_most(stored.manifest.input.shape) if keep_golden else 0)
     for batch in batches.of(found.pictures):
         _answer(batch, exact, others, sample)
         progress(exact.tally.rows + len(batches.unreadable), len(found.pictures))
