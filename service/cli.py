@@ -6,19 +6,18 @@ import argparse
 import os
 import re
 import signal
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from service import __version__, settings
+from service.console import err, out, plain, print_json
 from service.errors import FoldserveError, InvalidConfiguration, UnknownVersion
+from service.evaluation import command as evaluation
 from service.importing import arguments as import_arguments
 from service.importing import command as importing
 from service.plan import openmp
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
     from service.store.model_store import ModelStore, StoredModel
 
 _MODEL_SETTINGS = ("model_store", "device", "precision", "threads")
-
-# A pipe has no width that a table should bow to.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True, highlight=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(settings.read(flags), arguments)
     except FoldserveError as error:
-        err.print(f"[bold red]foldserve:[/] {_plain(error)}", soft_wrap=True)
+        err.print(f"[bold red]foldserve:[/] {plain(error)}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -101,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     import_arguments.add_to(
         add("import", partial(importing.run, out, err), importing.SUMMARY, importing.SETTINGS)
     )
+    evaluated = add("evaluate", _evaluate, evaluation.SUMMARY, evaluation.SETTINGS)
+    evaluation.add_arguments(evaluated)
     train = add("train-digits", _train_digits, "Train the shipped digits model anew.", ("model_store",))
     train.add_argument("--name", default="digits", help="model to write (default: %(default)s)")
     train.add_argument("--model-version", type=int, default=1, help="version to write (default: %(default)s)")
@@ -185,7 +182,7 @@ def _models(chosen: Settings, arguments: dict[str, Any]) -> int:
     store = _store(chosen)
     stored = [store.open(name, version) for name in store.names() for version in store.versions(name)]
     if arguments["json"]:
-        _print_json(
+        print_json(
             [{"model": s.name, "version": s.version, "manifest": s.manifest.model_dump()} for s in stored]
         )
         return 0
@@ -208,7 +205,7 @@ def _models(chosen: Settings, arguments: dict[str, Any]) -> int:
 def _layers(chosen: Settings, arguments: dict[str, Any]) -> int:
     facts = _loaded(chosen, arguments["model"])
     if arguments["json"]:
-        _print_json([layer.model_dump() for layer in facts.layers])
+        print_json([layer.model_dump() for layer in facts.layers])
         return 0
     table = Table(
         "norm", "channels", "eps", "momentum", "mean", "variance", "weight", "bias", "outcome", box=None
@@ -237,7 +234,7 @@ def _fold(chosen: Settings, arguments: dict[str, Any]) -> int:
         report, plan = _dry_run(chosen, model, seed, arguments["input"])
     parity = report["parity"]
     if arguments["json"]:
-        _print_json({"model": model, **report, **({"plan": plan} if arguments["plan"] else {})})
+        print_json({"model": model, **report, **({"plan": plan} if arguments["plan"] else {})})
         return 0
     if arguments["plan"]:
         _print_plan(plan)
@@ -254,6 +251,11 @@ def _fold(chosen: Settings, arguments: dict[str, Any]) -> int:
         f"(unfolded: {parity['unfolded_relative_error']:.1e}, tolerance {parity['tolerance']:.0e}), "
         f"top-1 agreement {parity['top1_agreement']:.0%} of {parity['rows']} rows."
     )
+    if report["golden"]:
+        out.print(
+            f"{report['golden']['rows']} golden inputs checked: "
+            f"relative error {report['golden']['max_relative_error']:.1e}."
+        )
     return 0
 
 
@@ -338,6 +340,10 @@ def _stored(chosen: Settings, model: str) -> StoredModel:
     return store.open(name, int(version) if slash else None)
 
 
+def _evaluate(chosen: Settings, arguments: dict[str, Any]) -> int:
+    return evaluation.run(chosen, _stored(chosen, arguments["model"]), arguments)
+
+
 def _outcome(layer: LayerStats) -> str:
     return f"{layer.outcome or 'never called'} {layer.partner or ''}".strip()
 
@@ -387,12 +393,3 @@ def _store(chosen: Settings) -> ModelStore:
     from service.store.model_store import ModelStore
 
     return ModelStore(chosen.model_store)
-
-
-def _print_json(content: object) -> None:
-    """JSON, with null for what is not finite."""
-    out.print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode(), soft_wrap=True, markup=False)
-
-
-def _plain(error: Exception) -> str:
-    return str(error).replace("[", r"\[")

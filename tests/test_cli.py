@@ -240,7 +240,7 @@ def test_fold_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "fold", "digits", "--json", *QUICKLY)
     report = strict_json(out)
     assert status == 0
-    assert list(report) == ["model", "norms", "folded", "kept", "layers", "parity", "seconds"]
+    assert list(report) == ["model", "norms", "folded", "kept", "layers", "parity", "golden", "seconds"]
     assert (report["model"], report["norms"], report["folded"], report["kept"]) == ("digits", 5, 5, 0)
     assert set(report["layers"][0]) == {"name", "outcome", "partner", "reason"}
     assert {"max_relative_error", "unfolded_relative_error", "top1_agreement"} <= set(report["parity"])
@@ -406,7 +406,7 @@ def test_fold_of_an_architecture_with_random_statistics_needs_no_store(
     report = strict_json(printed)
     assert (status, report["model"]) == (0, "digits")
     assert (report["norms"], report["folded"], report["kept"]) == (5, 5, 0)
-    assert set(report) == {"model", "norms", "folded", "kept", "layers", "parity", "seconds"}
+    assert set(report) == {"model", "norms", "folded", "kept", "layers", "parity", "golden", "seconds"}
     assert report["parity"]["max_relative_error"] < 1e-5
 
 

@@ -20,6 +20,7 @@ FILES = sorted((ROOT / "service").rglob("*.py"))
 # within its part it may import anything, outside only what stands beside it, or what is below that.
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
+    "console": set(),
     "telemetry": set(),
     "inspection": set(),
     "store": {"errors"},
@@ -56,9 +57,22 @@ ARROWS: dict[str, set[str]] = {
     "engine.allocator": set(),
     "engine.memory": {"plan.cgroup", "store.model_store", "errors"},
     "engine.unfolded": {"engine.stopwatch", "graph", "network", "store", "errors"},
+    "engine.golden": {"engine.stopwatch", "graph", "store", "errors"},
     "engine.loading": {
-        *("engine.unfolded", "engine.stopwatch", "engine.allocator", "engine.memory", "engine.card"),
+        *(
+            "engine.golden",
+            "engine.unfolded",
+            "engine.stopwatch",
+            "engine.allocator",
+            "engine.memory",
+            "engine.card",
+        ),
         *("plan", "graph", "network", "store", "inspection", "errors"),
+    },
+    # The user's own images
+    "evaluation": {
+        *("engine.golden", "engine.loading", "engine.stopwatch", "engine.unfolded", "plan", "graph"),
+        *("inputs", "store", "settings", "console", "errors"),
     },
     "engine.engine": {
         *("engine.loading", "engine.board", "engine.card", "engine.control", "engine.doorbell"),
@@ -94,28 +108,20 @@ ARROWS: dict[str, set[str]] = {
     "app": {"engine.card", "engine.placement", "engine.supervisor", "settings", "telemetry", "errors"},
     "cli": {
         *("app", "engine.card", "engine.loading", "engine.unfolded", "engine.allocator"),
-        *("inspection", "importing", "network", "graph"),
+        *("inspection", "importing", "evaluation.command", "console", "network", "graph"),
         *("plan.device", "plan.openmp", "plan.plan", "plan.preprocessing", "store", "settings", "errors"),
     },
     "__main__": {"cli"},
 }
 MAY_IMPORT_TORCH = (
-    *(
-        "plan",
-        "graph",
-        "network",
-        "store.weights",
-        "store.payloads",
-        "engine.engine",
-        "engine.loading",
-        "engine.unfolded",
-        "importing",
-    ),
+    *("plan", "graph", "network", "store.weights", "store.payloads", "engine.engine", "engine.golden"),
+    *("engine.loading", "engine.unfolded", "importing", "evaluation"),
 )
 WITHOUT_TORCH = (
     *("web", "inputs", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
     *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),
-    *("store.manifest", "store.model_store", "store.program"),
+    *("evaluation.command", "evaluation.pictures", "evaluation.batches", "console"),
+    *("store.manifest", "store.model_store", "store.program", "store.golden"),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),
     *("engine.link", "engine.linked_job", "engine.run", "engine.switchboard"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from service.engine import allocator, memory, unfolded
+from service.engine import allocator, golden, memory, unfolded
 from service.engine.card import ModelCard, ModelFacts
 from service.engine.stopwatch import Stopwatch
 from service.errors import InvalidManifest
@@ -69,6 +69,7 @@ def load(
     threads: int = 0,
     tune: bool = False,
     free: float | None = None,
+    check_golden: bool = True,
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
 
@@ -78,7 +79,8 @@ def load(
     would be slower. `precision` is one of `PRECISIONS`. Raises `InvalidConfiguration` for one that the
     device has not got, `StoreError` for what is wrong on disk and `ModelRefused` for a network that must
     not be served: one that does not fit into the `free` bytes (None: into what the machine and the device
-    have left), norms with batch statistics, or parity that does not hold.
+    have left), norms with batch statistics, or parity that does not hold, be it on the golden inputs, which
+    are looked at unless `check_golden` is False.
     """
     manifest, step = stored.manifest, Stopwatch()
     computed = PRECISIONS[precision or manifest.serving.precision].on(device)
@@ -102,7 +104,8 @@ def load(
         seconds_per_row = _seconds_per_row(plan, row)
         output_shape = list(answer.shape[1:])
     _check_output(stored, output_shape, labels)
-    report = folded.report.with_proof(parity, step.seconds)
+    checked = golden.check(stored, plan, computed.proven_as, step) if check_golden else None
+    report = folded.report.with_proof(parity, step.seconds, checked)
     vectors = {name: _vectors(norm) for name, norm in folded.norms.items()}
     facts = ModelFacts(
         model=stored.name,

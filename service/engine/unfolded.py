@@ -11,7 +11,7 @@ import torch
 from service.engine.stopwatch import Stopwatch
 from service.errors import ModelRefused
 from service.graph.capture import capture
-from service.graph.parity import Reference, probe
+from service.graph.parity import Reference
 from service.graph.shapes import largest_bytes
 from service.network import catalog
 from service.network.program import ProgramNetwork
@@ -104,9 +104,8 @@ def _of_program(stored: StoredModel, step: Stopwatch) -> nn.Module:
 
 def _recalled(stored: StoredModel, captured: CapturedGraph) -> Reference | None:
     """The reference with the stored answers; None, and why is in the log, where they cannot be used."""
-    rows = probe(captured)
     try:
-        found = torch.from_numpy(answers.read(stored, rows.numpy()))
+        rows, found = map(torch.from_numpy, answers.read(stored))
     except answers.NotUsable as why:
         log.info("%s: the reference answers are computed: %s", stored, why)
         return None

@@ -21,7 +21,8 @@ aten = torch.ops.aten
 SHAPED_LIKE = {aten.reshape_as.default, aten.view_as.default, aten.expand_as.default}
 """Calls that read values from their first argument and a shape from their second."""
 
-_BATCH_NORMS = {aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default}
+BATCH_NORMS = {aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default}
+"""Calls whose arguments begin with the input, weight, bias, running mean and running variance."""
 _BATCH_STATISTICS = {aten._native_batch_norm_legit.no_stats, aten._native_batch_norm_legit.default}
 
 
@@ -93,7 +94,7 @@ def step_at(node: fx.Node, constants: Constants) -> AffineChain | None:
         return None
     if node.target is operator.getitem:
         producer: Any = node.args[0]
-        is_norm = producer.target in _BATCH_NORMS and node.args[1] == 0
+        is_norm = producer.target in BATCH_NORMS and node.args[1] == 0
         return _batch_norm(producer, node, constants) if is_norm else None
     if node.target is aten.batch_norm.default:
         return None if node.args[5] else _batch_norm(node, node, constants)

@@ -14,6 +14,7 @@ from service.graph.capture import module_name
 from service.graph.chains import batch_statistics_norms
 from service.graph.constants import Constants
 from service.graph.precision import compute
+from service.graph.probe import probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from service.graph.capture import CapturedGraph
 
-_PROBE_ROWS = 2
 _PIXELS = 256
 _FLOORS = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _SCALE = 4.0
@@ -71,12 +71,6 @@ class Parity:
                 f"network is over {self.tolerance:.2e}"
             )
         return self
-
-
-def probe(captured: CapturedGraph, rows: int = _PROBE_ROWS) -> Tensor:
-    """Standard normal network inputs `[rows, ...]`, float32, the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(rows, *captured.example.shape[1:], generator=generator)
 
 
 @dataclass(frozen=True)
@@ -213,8 +207,16 @@ def miscomputes(reference: Reference, folded: fx.GraphModule) -> str | None:
 
 def compare(reference: Tensor, answers: Tensor, unfolded: Tensor, precision: torch.dtype) -> Parity:
     """The parity of `answers` with a float64 `reference`, both `[N, ...]`."""
+    own_error = relative_error(reference.double().cpu(), unfolded.double().cpu())
+    return judged(reference, answers, own_error, precision)
+
+
+def judged(reference: Tensor, answers: Tensor, own_error: float, precision: torch.dtype) -> Parity:
+    """The parity of `answers` with a float64 `reference`, both `[N, ...]`.
+
+    `own_error` is that of the unfolded network in `precision`.
+    """
     reference, answers = reference.double().cpu(), answers.double().cpu()
-    own_error = relative_error(reference, unfolded.double().cpu())
     disagreements = _disagreements(reference, answers) if answers.shape == reference.shape else ()
     return Parity(
         rows=len(reference),
@@ -252,6 +254,15 @@ def relative_error(reference: Tensor, answers: Tensor, largest: float = 0.0) -> 
         return float("inf")
     largest = max(largest, float(reference.abs().max())) if reference.numel() else 0.0
     return float((answers - reference).abs().max()) / (largest or 1.0) if reference.numel() else 0.0
+
+
+def row_errors(reference: Tensor, answers: Tensor) -> Tensor:
+    """Of each row what `relative_error` is of all: float64 `[N]`, infinite where an answer is no number."""
+    reference, answers = reference.double(), answers.double()
+    if reference.shape != answers.shape:
+        return torch.full((len(reference),), float("inf"), dtype=torch.float64)
+    errors = (answers - reference).abs().flatten(1).amax(1) / (float(reference.abs().max()) or 1.0)
+    return errors.nan_to_num(nan=float("inf"))
 
 
 def _refuse_batch_statistics(captured: CapturedGraph) -> None:

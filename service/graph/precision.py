@@ -29,11 +29,13 @@ def compute(module: fx.GraphModule, rows: Tensor, dtype: torch.dtype) -> Tensor:
     A stored tensor is cast where it is read and forgotten behind it, so that a network never lies in
     memory twice.
     """
-    answer: Tensor = _Computation(module, dtype).run(rows.to(dtype))
+    answer: Tensor = Computation(module, dtype).run(rows.to(dtype))
     return answer
 
 
-class _Computation(fx.Interpreter):
+class Computation(fx.Interpreter):
+    """A graph that runs in one dtype; what it reads is cast when it is read."""
+
     def __init__(self, module: fx.GraphModule, dtype: torch.dtype) -> None:
         super().__init__(module)
         self._dtype = dtype

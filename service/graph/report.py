@@ -31,6 +31,8 @@ class FoldReport:
 
     layers: tuple[NormOutcome, ...]
     parity: Parity | None = None
+    golden: Parity | None = None
+    """The parity of the golden inputs, where the version has some."""
     seconds: dict[str, float] = field(default_factory=dict)
     """How long each step took."""
 
@@ -49,9 +51,11 @@ class FoldReport:
         """How many of them are gone from the folded network."""
         return self.norms - self.kept
 
-    def with_proof(self, parity: Parity, seconds: dict[str, float]) -> FoldReport:
-        """The same report with its parity, and with the times of more steps."""
-        return replace(self, parity=parity, seconds={**self.seconds, **seconds})
+    def with_proof(
+        self, parity: Parity, seconds: dict[str, float], golden: Parity | None = None
+    ) -> FoldReport:
+        """The same report with its parity, that of the golden inputs, and the times of more steps."""
+        return replace(self, parity=parity, golden=golden, seconds={**self.seconds, **seconds})
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON has it."""
@@ -61,5 +65,6 @@ class FoldReport:
             "kept": self.kept,
             "layers": [asdict(layer) for layer in self.layers],
             "parity": None if self.parity is None else asdict(self.parity),
+            "golden": None if self.golden is None else asdict(self.golden),
             "seconds": self.seconds,
         }

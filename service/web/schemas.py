@@ -146,6 +146,8 @@ class FoldDetail(BaseModel):
     kept: int
     layers: list[dict[str, Any]]
     parity: dict[str, Any]
+    golden: dict[str, Any] | None
+    """The same of the golden inputs, `rows` of them; null where the version has none."""
     seconds: dict[str, float]
 
 

@@ -9,8 +9,9 @@ import torch
 
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Reference, probe, prove, relative_error
+from service.graph.parity import Reference, prove, relative_error
 from service.graph.precision import astype
+from service.graph.probe import probe
 from service.network import catalog
 from service.network.random_stats import randomise
 

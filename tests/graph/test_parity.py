@@ -17,11 +17,11 @@ from service.graph.parity import (
     Reference,
     compare,
     pixel_probe,
-    probe,
     prove,
     require_same,
 )
 from service.graph.precision import astype
+from service.graph.probe import probe
 
 from .networks import Net, normal, trained
 
