@@ -143,6 +143,7 @@ def changed_at(offset: Callable[[bytearray], int], value: bytes) -> bytearray:
         (changed_at(lambda c: len(c) - 12, b"\2\0"), "does not end"),
         (changed_at(lambda c: len(c) - 6, b"\0\0\0\0"), "not where its end says"),
         (changed_at(lambda c: directory(c) + 8, b"\1\0"), "not as torch"),  # encrypted
+        (changed_at(lambda c: directory(c) + 10, b"\x08\0"), "compressed"),
         (changed_at(lambda c: directory(c) + 16, b"\0\0\0\0"), "checksum"),
         (changed_at(lambda c: directory(c) + 20, b"\1\0\0\0"), "compressed"),
         (changed_at(lambda c: directory(c) + 20, b"\x01\0\0\0\x01\0\0\0"), "two ways"),

@@ -316,7 +316,7 @@ def sizes(*numbers: int) -> list[dict[str, int]]:
         (lambda d: tensor_meta(d).update(strides=sizes(1 << 47, 9, 3, 1)), "reaches beyond"),
         (lambda d: tensor_meta(d).update(strides=sizes(27, 9, 3)), "reaches beyond"),
         (lambda d: tensor_meta(d).update(storage_offset={"as_int": 1}), "reaches beyond"),
-        (lambda d: tensor_meta(d).update(strides=sizes(0, 0, 0, 0), sizes=sizes(109)), "reaches beyond"),
+        (lambda d: tensor_meta(d).update(strides=sizes(0), sizes=sizes(109)), "reaches beyond"),
         (lambda d: tensor_meta(d).update(strides=sizes(-27, 9, 3, 1)), "greater than or equal to 0"),
         (lambda d: tensor_meta(d).update(storage_offset={"as_int": -1}), "greater than or equal to 0"),
         (lambda d: tensor_meta(d).update(sizes=sizes(1 << 62)), "less than"),
