@@ -7,7 +7,6 @@ import os
 import re
 import signal
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--input", type=_shape, metavar="C,H,W", help="the row of a dry run (default: the architecture's own)"
     )
-    import_arguments.add_to(
-        add("import", partial(importing.run, out, err), importing.SUMMARY, importing.SETTINGS)
-    )
+    import_arguments.add_to(add("import", importing.run, importing.SUMMARY, importing.SETTINGS))
     evaluated = add("evaluate", _evaluate, evaluation.SUMMARY, evaluation.SETTINGS)
     evaluation.add_arguments(evaluated)
     train = add("train-digits", _train_digits, "Train the shipped digits model anew.", ("model_store",))

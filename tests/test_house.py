@@ -80,7 +80,7 @@ ARROWS: dict[str, set[str]] = {
         *("settings", "telemetry", "errors"),
     },
     "importing": {
-        *("engine.card", "engine.loading", "engine.unfolded", "engine.stopwatch", "plan.device"),
+        *("console", "engine.card", "engine.loading", "engine.unfolded", "engine.stopwatch", "plan.device"),
         *("graph", "network", "store", "settings", "errors"),
     },
     # The supervisor's side, and what it starts

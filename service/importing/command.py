@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from service.console import err, out
 from service.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from rich.console import Console
 
     from service.importing.architecture import Wishes
     from service.importing.publishing import Report
@@ -25,7 +24,7 @@ SUMMARY = "Bring a network of one's own into the store: checked, folded and prov
 _KEPT_NAMED_AT_MOST = 8
 
 
-def run(out: Console, err: Console, chosen: Settings, arguments: dict[str, Any]) -> int:
+def run(chosen: Settings, arguments: dict[str, Any]) -> int:
     """Import what the command line names; what was found is printed before the version is in the store."""
     from service.importing.publishing import next_version, publish
     from service.plan import device
@@ -37,7 +36,7 @@ def run(out: Console, err: Console, chosen: Settings, arguments: dict[str, Any])
     device.set_threads(chosen.threads)
     with err.status(f"importing {name}/{version}"):
         brought = source(arguments)
-        publish(brought, store, name, version, device=chosen.device, announce=lambda found: show(out, found))
+        publish(brought, store, name, version, device=chosen.device, announce=show)
     out.print(f"wrote {name}/{version}; foldserve serve serves it", markup=False)
     return 0
 
@@ -124,7 +123,7 @@ def _labels(arguments: dict[str, Any]) -> tuple[str, ...] | None:
 # --- what is printed
 
 
-def show(out: Console, report: Report) -> None:
+def show(report: Report) -> None:
     """Print what was done, what a row is, what became of the norms, and how exact the result is."""
     facts = report.facts
     for remark in report.remarks:
