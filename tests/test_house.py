@@ -29,7 +29,8 @@ ARROWS: dict[str, set[str]] = {
     "plan.cores": set(),
     "batching": {"errors"},
     "settings": {"batching.policy", "errors"},
-    "inputs": {"store.manifest", "errors"},
+    "protocol": {"errors"},
+    "inputs": {"protocol", "store.manifest", "errors"},
     # What the engine and the workers share, from the ground up
     "engine.arena": set(),
     "engine.board": {"batching.admission"},
@@ -78,7 +79,15 @@ ARROWS: dict[str, set[str]] = {
         *("store.model_store", "telemetry", "errors"),
     },
     "web": {
-        *("engine.client", "engine.card", "inspection", "inputs", "batching.job", "store.manifest"),
+        *(
+            "engine.client",
+            "engine.card",
+            "inspection",
+            "inputs",
+            "protocol",
+            "batching.job",
+            "store.manifest",
+        ),
         *("settings", "telemetry", "errors"),
     },
     "web.worker": {
@@ -97,7 +106,7 @@ MAY_IMPORT_TORCH = (
     *("plan", "graph", "network", "store.weights", "engine.engine", "engine.loading", "engine.unfolded"),
 )
 WITHOUT_TORCH = (
-    *("web", "inputs", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
+    *("web", "inputs", "protocol", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
     *("store.manifest", "store.model_store", "plan.cores"),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),

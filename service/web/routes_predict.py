@@ -6,44 +6,30 @@ framework costs; `openapi_extra` documents what they read.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
-from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
-from service.errors import Draining, FoldserveError, InvalidQuery, JobCancelled, UnknownVersion
+from service.errors import InvalidQuery
 from service.web import bodies
-from service.web.connection import WATCHERS
 from service.web.context import parts_of
-from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_non_finite
-from service.web.problems import kind, sentence
+from service.web.inference import Times, counted, infer
+from service.web.predictions import as_array, as_json, dump_array, dump_json
+from service.web.problems import sentence
+from service.web.raw_route import RawRoute
 from service.web.schemas import Predictions, PredictQuery, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
     from service.batching.job import Answer
     from service.engine.card import ModelCard
     from service.web.context import Parts
 
 
-class _RawRoute(APIRoute):
-    """A route whose function takes the request as it is; FastAPI documents it and does no more."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The function itself."""
-        return self.endpoint
-
-
-router = APIRouter(tags=["predict"], route_class=_RawRoute)
+router = APIRouter(tags=["predict"], route_class=RawRoute)
 
 _NPY = "application/x-npy"
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
@@ -109,62 +95,26 @@ async def predict_version(request: Request) -> Response:
     return await predict_with(request, request.path_params["model"], request.path_params["version"])
 
 
-@dataclass
-class _Times:
-    started: float
-    decoded: float = 0.0
-
-    def milliseconds(self, answer: Answer) -> dict[str, float]:
-        seconds = {
-            "decode": self.decoded - self.started,
-            "queue": answer.queue_s,
-            "compute": answer.compute_s,
-            "total": time.monotonic() - self.started,
-        }
-        return {stage: round(value * 1000, 3) for stage, value in seconds.items()}
-
-
 async def predict_with(request: Request, model: str, version: str | None = None) -> Response:
     """The answer, counted by outcome; raises whatever error is to be answered."""
-    if version is not None and not (version.isascii() and version.isdigit() and len(version) <= 18):
-        raise UnknownVersion(f"{version!r} is no version; versions are positive integers")
-    parts, times = parts_of(request), _Times(time.monotonic())
-    outcome, counted = "internal-error", ""
-    try:
-        card = parts.client.card(model, None if version is None else int(version))
-        counted = model
-        response = await _answered(request, parts, card, times)
-        outcome = "ok"
-    except FoldserveError as error:
-        outcome = kind(error)[1]
-        raise
-    except asyncio.CancelledError:  # only a drain whose patience has ended cancels a request
-        outcome = "draining"
-        raise Draining("the service stopped before the answer was there", retry_after_s=5) from None
-    finally:
-        parts.telemetry.request(counted, outcome)
-    return response
+    parts = parts_of(request)
+    return await counted(parts, model, version, partial(_answered, request, parts))
 
 
-async def _answered(request: Request, parts: Parts, card: ModelCard, times: _Times) -> Response:
+async def _answered(request: Request, parts: Parts, card: ModelCard, times: Times) -> Response:
     query, limit_ms = _query(request.scope["query_string"]), parts.settings.timeout_ms
     deadline = times.started + min(query.timeout_ms or limit_ms, limit_ms) / 1000
     parts.client.refuse_when_full(card, deadline)
     rows = await bodies.read_rows(request, parts, card.facts.manifest.input, query)
-    with parts.client.reserve(card, rows.count, rows.dtype, deadline) as run:
-        await bodies.fill(rows, run.inputs, parts.decoders)
-        times.decoded = time.monotonic()
-        with _given_up_when_gone(request):
-            answer = await parts.client.infer(card, run, deadline)
-        refuse_non_finite(answer.rows)
-        milliseconds = times.milliseconds(answer)
-        for stage in ("decode", "queue", "compute", "total"):
-            parts.telemetry.stage(card.facts.model, stage, milliseconds[stage] / 1000)
-        return _written(request, card, answer, query, milliseconds)
+
+    def written(answer: Answer) -> Response:
+        return _written(request, card, answer, query, times)
+
+    return await infer(request, parts, card, rows, deadline, times, written)
 
 
 def _written(
-    request: Request, card: ModelCard, answer: Answer, query: PredictQuery, milliseconds: dict[str, float]
+    request: Request, card: ModelCard, answer: Answer, query: PredictQuery, times: Times
 ) -> Response:
     facts = card.facts
     if _NPY in request.headers.get("accept", ""):
@@ -174,7 +124,7 @@ def _written(
         "model": facts.model,
         "version": facts.version,
         "predictions": as_json(answer.rows, facts.manifest.output, facts.labels, query),
-        "timing_ms": milliseconds,
+        "timing_ms": times.milliseconds(),
     }
     return Response(dump_json(content), media_type="application/json")
 
@@ -191,25 +141,3 @@ def _query(query_string: bytes) -> PredictQuery:
         return PredictQuery.model_validate(dict(given))
     except ValidationError as error:
         raise InvalidQuery(sentence(error.errors())) from None
-
-
-@contextlib.contextmanager
-def _given_up_when_gone(request: Request) -> Iterator[None]:
-    """Leave the block with `JobCancelled` once the client has disconnected."""
-    task, watchers, is_gone = asyncio.current_task(), request.scope["state"].get(WATCHERS, set()), False
-
-    def leave() -> None:
-        nonlocal is_gone
-        is_gone = True
-        if task:
-            task.cancel()
-
-    watchers.add(leave)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if is_gone:
-            raise JobCancelled("the client went away") from None
-        raise
-    finally:
-        watchers.discard(leave)
