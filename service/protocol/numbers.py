@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-# Read at once, which nobody can interrupt: half a millisecond.
-_SEGMENT_BYTES = 128 * 1024
+# Read at once, which nobody can interrupt; longer ones take their memory from the system each time.
+_SEGMENT_BYTES = 32 * 1024
 _BETWEEN = b"0123456789eE+-. \t\r\n"
 _REFUSED = (ValueError, TypeError, RuntimeError)  # simdjson's, by the kind of what it met
 _NUMBERS = {int, float}
@@ -54,7 +54,7 @@ class Numbers:
 
     def _flat(self, shape: Sequence[int], at: str) -> bytes:
         """The elements without brackets, which must be those of `shape`, or one pair around all."""
-        if self.text.count(b"[") == 1 and self.text.count(b"]") == 1:
+        if self.text.find(b"[", 1) < 0 and self.text.find(b"]") == len(self.text) - 1:
             return self.text[1:-1]
         # Each number takes a digit and what separates it: a short text is not compared with a long skeleton.
         if 2 * math.prod(shape) > len(self.text) or self.text.translate(None, _BETWEEN) != _skeleton(shape):
