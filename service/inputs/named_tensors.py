@@ -58,7 +58,7 @@ def _numeric(tensor: Tensor, spec: Input, max_rows: int) -> Rows:
     content, dtype = tensor.content, DTYPES[tensor.datatype]
     shape = shape_of(tensor.shape[0], spec.shape, max_rows)
     if isinstance(content, Numbers):
-        is_quick = len(content.text) <= QUICK_BYTES
+        is_quick = len(content) <= QUICK_BYTES
         return _NumberRows(shape, dtype, is_quick, content, tensor.shape, f"{tensor.at}: data")
     if not isinstance(content, Octets):
         raise InvalidTensor(f"{tensor.at} is {tensor.datatype}, but its data are no numbers")

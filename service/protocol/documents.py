@@ -55,7 +55,7 @@ def _without_arrays(content: bytes) -> tuple[bytes, list[Numbers]]:
         stop = _end_of_numbers(content, start)
         if stop:
             rest += [content[kept:start], b'{"%b":%d}' % (_MARK.encode(), len(arrays))]
-            arrays.append(Numbers(content[start:stop]))
+            arrays.append(Numbers(content, start, stop))
             kept = stop
         found = _KEY.search(content, max(start, stop))
     return b"".join([*rest, content[kept:]]), arrays

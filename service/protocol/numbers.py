@@ -31,7 +31,13 @@ _NUMBERS = {int, float}
 class Numbers:
     """What stands from a `[` to a `]`; that these are numbers is known when they are read."""
 
-    text: bytes
+    content: bytes
+    """A document that holds them; it is not copied."""
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
 
     def write(self, shape: Sequence[int], out: npt.NDArray[Any], at: str) -> None:
         """Fill `out`, flat, float32 or uint8, as long as `shape` says; they are flat or nested in that shape.
@@ -42,7 +48,7 @@ class Numbers:
         flat = self._flat(shape, at)
         kind: Literal["d", "u"] = "u" if out.dtype == np.uint8 else "d"
         position, parser = 0, simdjson.Parser()
-        for segment in _segments(flat):
+        for segment in _segments(*flat):
             values = _values(parser, segment, kind, position, at)
             if not len(values) or position + len(values) > len(out):
                 raise InvalidTensor(f"{at} does not hold {len(out)} numbers, as its shape {list(shape)} says")
@@ -52,14 +58,19 @@ class Numbers:
         if position != len(out):
             raise InvalidTensor(f"{at} holds {position} numbers, expected {len(out)} of shape {list(shape)}")
 
-    def _flat(self, shape: Sequence[int], at: str) -> bytes:
-        """The elements without brackets, which must be those of `shape`, or one pair around all."""
-        if self.text.find(b"[", 1) < 0 and self.text.find(b"]") == len(self.text) - 1:
-            return self.text[1:-1]
+    def _flat(self, shape: Sequence[int], at: str) -> tuple[bytes, int, int]:
+        """A text, and where in it the elements stand without brackets.
+
+        The brackets must be those of `shape`, or one pair around all.
+        """
+        first, last = self.start + 1, self.stop - 1
+        if self.content.find(b"[", first, last) < 0 and self.content.find(b"]", first) == last:
+            return self.content, first, last
         # Each number takes a digit and what separates it: a short text is not compared with a long skeleton.
-        if 2 * math.prod(shape) > len(self.text) or self.text.translate(None, _BETWEEN) != _skeleton(shape):
+        text = self.content[self.start : self.stop]
+        if 2 * math.prod(shape) > len(text) or text.translate(None, _BETWEEN) != _skeleton(shape):
             raise InvalidTensor(f"{at} is neither flat nor nested in its shape {list(shape)}")
-        return self.text.replace(b"[", b" ").replace(b"]", b" ")
+        return text.replace(b"[", b" ").replace(b"]", b" "), 0, len(text)
 
 
 def _skeleton(shape: Sequence[int]) -> bytes:
@@ -70,12 +81,11 @@ def _skeleton(shape: Sequence[int]) -> bytes:
     return inner
 
 
-def _segments(flat: bytes) -> Iterator[bytes]:
+def _segments(flat: bytes, start: int, end: int) -> Iterator[bytes]:
     """The elements as lists, cut at commas; an element that is missing becomes an empty list."""
-    start = 0
-    while start <= len(flat):
-        stop = flat.find(b",", start + _SEGMENT_BYTES)
-        stop = len(flat) if stop < 0 else stop
+    while start <= end:
+        stop = flat.find(b",", start + _SEGMENT_BYTES, end)
+        stop = end if stop < 0 else stop
         yield b"[%b]" % flat[start:stop]
         start = stop + 1
 

@@ -35,7 +35,8 @@ def rows(datatype: str, content: Any, shape: tuple[int, ...] = SHAPE, name: str 
 
 
 def numbers(array: np.ndarray) -> Numbers:
-    return Numbers(json.dumps(array.tolist()).encode())
+    text = json.dumps(array.tolist()).encode()
+    return Numbers(text, 0, len(text))
 
 
 def bfloat16(array: np.ndarray) -> bytes:

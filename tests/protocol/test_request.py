@@ -50,7 +50,7 @@ def test_a_whole_request_is_read() -> None:
     (image,) = request.inputs
     assert (image.name, image.datatype, image.shape) == ("image", "FP32", (2, 2))
     assert isinstance(image.content, Numbers)
-    assert json.loads(image.content.text) == [1, 2, 3, 4]
+    assert json.loads(image.content.content[image.content.start : image.content.stop]) == [1, 2, 3, 4]
 
 
 def test_what_is_null_or_empty_is_as_if_it_were_not_there() -> None:
