@@ -51,8 +51,6 @@ def read_elements(pieces: Pieces, count: int, at: str) -> list[bytes]:
         start = position + 4
         length = int.from_bytes(content[position:start], "little")
         position = start + length
-        if position > len(content):
-            raise InvalidTensor(f"{at} stops inside its element {len(elements)}")
         elements.append(content[start:position])
     if len(elements) != count or position != len(content):
         raise InvalidTensor(f"{at} does not hold exactly {count} elements")

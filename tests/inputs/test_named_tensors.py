@@ -161,3 +161,11 @@ def test_an_image_that_cannot_be_decoded_is_named() -> None:
         rows("BYTES", elements(IMAGES[0], b"no image"), (2,))
     with pytest.raises(InvalidInput, match="base64"):
         rows("BYTES", [base64.b64encode(IMAGES[0]).decode(), "not base64!"], (2,))
+
+
+def test_long_json_is_left_to_another_thread() -> None:
+    wide = Input(shape=[3, 64, 64], mean=[0.5] * 3, std=[0.5] * 3)
+    for spec, is_quick in ((RGB, True), (wide, False)):
+        array = np.zeros((1, *spec.shape), np.uint8)
+        tensor = Tensor("image", "UINT8", array.shape, numbers(array))
+        assert rows_from_tensors([tensor], spec, 8, 100).is_quick == is_quick

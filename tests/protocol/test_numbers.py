@@ -58,6 +58,7 @@ def test_where_the_text_is_cut_changes_nothing(size: int, monkeypatch: pytest.Mo
     assert read(json.dumps([[1, 2], [3, 4]]), [2, 2]).tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("size", [1, 1 << 15])
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 @pytest.mark.parametrize(
     "text",
@@ -87,12 +88,16 @@ def test_where_the_text_is_cut_changes_nothing(size: int, monkeypatch: pytest.Mo
             "[1,1,1,0x1]",
             "[1,1,1,1e]",
             "[1,1,1,{}]",
+            "[1,2,3,4,]",
             "[1,1,1,1e999]",
         ),
         "[" * 5000 + "1" + "]" * 5000,
     ],
 )
-def test_what_is_no_array_of_that_shape_is_refused(text: str, dtype: Any) -> None:
+def test_what_is_no_array_of_that_shape_is_refused(
+    text: str, dtype: Any, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numbers, "_SEGMENT_BYTES", size)
     with pytest.raises(InvalidTensor):
         read(text, [2, 2], dtype)
 

@@ -90,6 +90,11 @@ def test_a_string_that_looks_like_an_array_stays_a_string() -> None:
     assert request.inputs[0].content == [trap, trap]
 
 
+def test_a_key_that_only_ends_like_data_is_no_tensor_s() -> None:
+    request = read(b'{"x\\"data": [1, 2], ' + document()[1:])
+    assert isinstance(request.inputs[0].content, Numbers)
+
+
 NOT_JSON = {
     "nothing": b"",
     "half": document()[:-2],
