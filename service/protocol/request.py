@@ -118,8 +118,6 @@ def _tensor(document: Document, item: dict[str, Any], number: int, pieces: Piece
     datatype = checked_datatype(item.get("datatype"), f"{at}.datatype")
     shape = checked_shape(item.get("shape"), f"{at}.shape")
     parameters = _parameters(item, at)
-    if any(key.startswith("shared_memory") for key in parameters):
-        raise InvalidInput(f"{at} lies in shared memory, which is not offered")
     size, values = _whole(parameters, "binary_data_size", 0), item.get("data")
     if (size is None) == (values is None):
         raise InvalidTensor(f"{at} needs either data or the parameter binary_data_size")
@@ -136,8 +134,6 @@ def _tensor(document: Document, item: dict[str, Any], number: int, pieces: Piece
 def _output(item: dict[str, Any], number: int) -> RequestedOutput:
     at = f"outputs[{number}]"
     parameters = _parameters(item, at)
-    if any(key.startswith("shared_memory") for key in parameters):
-        raise InvalidInput(f"{at} lies in shared memory, which is not offered")
     return RequestedOutput(
         _text(item.get("name"), f"{at}.name"),
         _flag(parameters, "binary_data"),
@@ -174,6 +170,8 @@ def _parameters(item: Mapping[str, Any], at: str) -> Parameters:
     if not isinstance(found, dict):
         raise InvalidInput(f"the parameters of {at} are no object")
     for name, value in found.items():
+        if name.startswith("shared_memory"):
+            raise InvalidInput(f"{at} lies in shared memory, which is not offered")
         if not isinstance(value, _PARAMETER):
             raise InvalidInput(f"parameter {name[:_NAMED_CHARACTERS]!r} is no string, number or boolean")
     return found
