@@ -5,8 +5,9 @@
 Starts the service with one worker over a ResNet-18 with random weights, and sends the same 150,528 numbers,
 one request after another: in JSON with the digits that a float32 needs (flat and nested), with those of a
 float64, in JSON and gzip, and binary. `octets` is the native route with the same bytes: what reading them
-and all else costs; the difference to it is the protocol's. Three rows are as many bytes as one in JSON. Prints milliseconds of the worker's CPU time per
-request, user and system, as /metrics has it: the median of the rounds, and the least.
+and all else costs; the difference to it is the protocol's. Three rows are as many bytes as one in JSON.
+Prints milliseconds of the worker's CPU time per request, user and system, as /metrics has it: the median
+of the rounds, and the least.
 """
 
 from __future__ import annotations
