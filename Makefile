@@ -27,7 +27,7 @@ help:
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the engine against other engines, for hours; one of the other scripts: BENCH=benchmarks/NAME.py'
 	@echo 'make image   build the container image: with docker where a daemon answers, else with buildah'
-	@echo 'make clean   remove .venv and every cache; leaves the image'
+	@echo 'make clean   remove .venv, .clients and every cache; leaves the image'
 	@echo
 	@echo 'Each target first makes .venv and installs what it needs. Variables:'
 	@echo '  PYTHON=python3.12     the Python to make .venv with, 3.11 or newer (default: python3)'
@@ -69,7 +69,7 @@ image:
 	@scripts/image
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) .clients build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find service tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

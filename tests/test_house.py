@@ -31,7 +31,8 @@ ARROWS: dict[str, set[str]] = {
     "plan.cgroup": set(),
     "batching": {"errors"},
     "settings": {"batching.policy", "errors"},
-    "inputs": {"store.manifest", "errors"},
+    "protocol": {"errors"},
+    "inputs": {"protocol", "store.manifest", "errors"},
     # What the engine and the workers share, from the ground up
     "engine.shared_memory": set(),
     "engine.arena": {"engine.shared_memory"},
@@ -98,7 +99,15 @@ ARROWS: dict[str, set[str]] = {
         *("store.model_store", "telemetry", "errors"),
     },
     "web": {
-        *("engine.client", "engine.card", "inspection", "inputs", "batching.job", "store.manifest"),
+        *(
+            "engine.client",
+            "engine.card",
+            "inspection",
+            "inputs",
+            "protocol",
+            "batching.job",
+            "store.manifest",
+        ),
         *("settings", "telemetry", "errors"),
     },
     "web.worker": {
@@ -118,7 +127,7 @@ MAY_IMPORT_TORCH = (
     *("engine.loading", "engine.unfolded", "importing", "evaluation"),
 )
 WITHOUT_TORCH = (
-    *("web", "inputs", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
+    *("web", "inputs", "protocol", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
     *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),
     *("evaluation.command", "evaluation.pictures", "evaluation.batches", "console"),
     *("store.manifest", "store.model_store", "store.program", "store.golden"),

@@ -165,8 +165,9 @@ class Engine:
             part.job.outputs[part.start : part.stop] = answers[first : first + size]
             first += size
             self._count(part, started, seconds, len(rows))
-        self._switchboard.flush()
+        # Before anybody hears of it: who has an answer may ask at once how many batches there were.
         self._telemetry.batch(key.model, key.version, len(rows))
+        self._switchboard.flush()
 
     def _require_health(self, job: LinkedJob) -> None:
         """Raise where rows that are surely good fail, too: then only a new process helps the device."""

@@ -79,7 +79,7 @@ class _ImageRows(Rows):
         for number, item in enumerate(self.items):
             at = f"inputs[{number}]"
             _check_keys(item, "b64", at)
-            encoded = _from_base64(item["b64"], f"{at}.b64")
+            encoded = from_base64(item["b64"], f"{at}.b64")
             try:
                 pixels.count(decode_image(encoded, self.spec, self.max_pixels, out[number]))
             except (InvalidImage, InputTooLarge) as error:
@@ -129,7 +129,8 @@ def _check_kinds(items: list[Any], spec: Input) -> None:
             raise InvalidTensor(f"inputs[{index}] is {kind(item)}, expected {wanted} (all of one kind)")
 
 
-def _from_base64(text: object, at: str) -> bytes:
+def from_base64(text: object, at: str) -> bytes:
+    """The bytes of a base64 string that stands at `at`; raises `InvalidTensor` and `InvalidImage`."""
     if not isinstance(text, str):
         raise InvalidTensor(f"{at} is {kind(text)}, expected a string")
     try:

@@ -29,7 +29,7 @@ _QUICK_BYTES = 640 * 1024
 _QUICK_FORTRAN_BYTES = _QUICK_BYTES // 16
 
 
-def rows_from_octets(chunks: Sequence[bytes], dtype: Dtype, spec: Input, max_rows: int) -> Rows:
+def rows_from_octets(chunks: Sequence[bytes | memoryview], dtype: Dtype, spec: Input, max_rows: int) -> Rows:
     """Rows that follow one another in `chunks`, little-endian, without any header.
 
     Raises `InvalidTensor` for a length that is no whole number of rows, `InputTooLarge` for more
@@ -46,7 +46,7 @@ def rows_from_octets(chunks: Sequence[bytes], dtype: Dtype, spec: Input, max_row
     return _TensorRows(shape, dtype, length <= _QUICK_BYTES, chunks, 0, stored, None)
 
 
-def rows_from_npy(chunks: Sequence[bytes], spec: Input, max_rows: int) -> Rows:
+def rows_from_npy(chunks: Sequence[bytes | memoryview], spec: Input, max_rows: int) -> Rows:
     """Rows of a `.npy` file: uint8 or float32 of either byte order and memory order, `[N, C, H, W]` or
     one row `[C, H, W]`.
 
@@ -68,7 +68,7 @@ def rows_from_npy(chunks: Sequence[bytes], spec: Input, max_rows: int) -> Rows:
 
 @dataclass(frozen=True)
 class _TensorRows(Rows):
-    chunks: Sequence[bytes]
+    chunks: Sequence[bytes | memoryview]
     start: int
     """Bytes before the first number."""
     stored: np.dtype[Any]
@@ -88,7 +88,7 @@ class _TensorRows(Rows):
             refuse_unusable(out)
 
 
-def _copy(chunks: Sequence[bytes], start: int, out: npt.NDArray[Any]) -> None:
+def _copy(chunks: Sequence[bytes | memoryview], start: int, out: npt.NDArray[Any]) -> None:
     """All bytes from `start` on; `out` has exactly as many."""
     target, position = out.data.cast("B"), 0
     for chunk in chunks:
@@ -98,7 +98,7 @@ def _copy(chunks: Sequence[bytes], start: int, out: npt.NDArray[Any]) -> None:
         position += len(part)
 
 
-def _beginning(chunks: Sequence[bytes], length: int) -> bytes:
+def _beginning(chunks: Sequence[bytes | memoryview], length: int) -> bytes:
     """The first `length` bytes, or all where they are fewer."""
     start = bytearray()
     for chunk in chunks:

@@ -3,14 +3,17 @@
 from service.telemetry.gauges import Gauges
 from service.telemetry.lag import watch_lag
 from service.telemetry.logs import set_up_logs
-from service.telemetry.metrics import CONTENT_TYPE, Stage, Telemetry
+from service.telemetry.metrics import CONTENT_TYPE, Phase, Stage, Telemetry
 from service.telemetry.shared_values import SharedValues, directory
+from service.telemetry.statistics import Statistics
 
 __all__ = [
     "CONTENT_TYPE",
     "Gauges",
+    "Phase",
     "SharedValues",
     "Stage",
+    "Statistics",
     "Telemetry",
     "directory",
     "set_up_logs",

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from bisect import bisect_left
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client import values as library
 from prometheus_client.values import MutexValue
 
 from service.telemetry.gauges import Processes
+from service.telemetry.statistics import COUNT, LAST, SECONDS, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,10 +41,17 @@ _REQUESTS = "foldserve_requests", "Requests to predict, by outcome: ok, or the p
 _ROWS_ANSWERED = "foldserve_rows", "Rows computed."
 _BATCH_ROWS = "foldserve_batch_rows", "Rows in a computed batch."
 _STAGE_SECONDS = "foldserve_stage_seconds", "Seconds that a request to predict spent in each stage."
+_INFERENCES = COUNT, "Requests to predict that named a served version, by outcome: success or fail."
+_INFERENCE_SECONDS = (
+    SECONDS,
+    "Seconds that these requests took, and those that succeeded in each phase.",
+)
+_LAST_INFERENCE = LAST, "When a version last answered, in seconds since the epoch."
 _RESTARTS = "foldserve_restarts", "Processes that died and were replaced."
 _LAG = "foldserve_event_loop_lag_seconds", "Seconds that an HTTP worker's event loop woke later than asked."
 
 Stage = Literal["decode", "queue", "compute", "total"]
+Phase = Literal["success", "queue", "compute_input", "compute_infer", "compute_output"]
 Restarted = Literal["worker", "engine"]
 
 # The time at which a series began: one more series for each, which several processes cannot sum.
@@ -52,7 +68,7 @@ class _Histogram(Histogram):
         self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
 
 
-_Labelled = TypeVar("_Labelled", Counter, _Histogram)
+_Labelled = TypeVar("_Labelled", Counter, Gauge, _Histogram)
 
 
 class Telemetry:
@@ -76,6 +92,11 @@ class Telemetry:
         self._rows = self._series(counter(*_ROWS_ANSWERED, ["model", "version"]))
         self._batch_rows = self._series(rows(*_BATCH_ROWS, ["model", "version"]))
         self._stage_seconds = self._series(seconds(*_STAGE_SECONDS, ["model", "stage"]))
+        versions = ["model", "version"]
+        self._inferences = self._series(counter(*_INFERENCES, [*versions, "outcome"]))
+        self._inference_seconds = self._series(counter(*_INFERENCE_SECONDS, [*versions, "phase"]))
+        last = Gauge(*_LAST_INFERENCE, versions, registry=self.registry, multiprocess_mode="max")
+        self._last_inference = self._series(last)
         self._lag = seconds(*_LAG)
         restarts = counter(*_RESTARTS, ["process"])
         for process in get_args(Restarted):
@@ -89,6 +110,22 @@ class Telemetry:
     def stage(self, model: str, stage: Stage, seconds: float) -> None:
         """Record how long one request spent in one stage."""
         self._stage_seconds(model, stage).observe(seconds)
+
+    def succeeded(self, model: str, version: int, seconds: Mapping[Phase, float]) -> None:
+        """Count one request that a version answered, and where its time went."""
+        self._inferences(model, version, "success").inc()
+        for phase, value in seconds.items():
+            self._inference_seconds(model, version, phase).inc(value)
+        self._last_inference(model, version).set(time.time())
+
+    def failed(self, model: str, version: int, seconds: float) -> None:
+        """Count one request that a version was asked and did not answer."""
+        self._inferences(model, version, "fail").inc()
+        self._inference_seconds(model, version, "fail").inc(seconds)
+
+    def statistics(self, model: str, version: int) -> Statistics:
+        """What was counted of one version, by all parts of the service."""
+        return Statistics.of((self._shared or self.registry).collect(), model, version)
 
     def batch(self, model: str, version: int, rows: int) -> None:
         """Record one computed batch."""

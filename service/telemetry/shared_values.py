@@ -62,9 +62,11 @@ class SharedValues(Collector):
         labelnames: list[str],
         labelvalues: list[str],
         meaning: str,
+        multiprocess_mode: str = "",
         **_: Any,
     ) -> _SharedValue:
         """The place of one sample, with what its part has counted there before; a `ValueClass`."""
+        metric_type += f"_{multiprocess_mode}" if metric_type == "gauge" else ""  # how parts become one
         key = mmap_key(metric, name, labelnames, labelvalues, meaning)
         file = self._files.get(metric_type) or self._open(metric_type)
         file.read_value(key)
@@ -93,6 +95,9 @@ class _SharedValue:
     def inc(self, amount: float) -> None:
         # Without a lock, which would cost as much again: a part counts on one thread.
         self._place[0] += amount
+
+    def set(self, value: float, timestamp: float | None = None) -> None:  # noqa: ARG002 - the library's
+        self._place[0] = value
 
     def get(self) -> float:
         return float(self._place[0])

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from service import __version__
-from service.web import problems, routes_health, routes_models, routes_page, routes_predict
+from service.web import (
+    problems,
+    routes_health,
+    routes_infer,
+    routes_models,
+    routes_page,
+    routes_predict,
+    routes_v2,
+)
 from service.web.body_limit import BodyLimit
 from service.web.shortcut import Shortcut
 
@@ -29,6 +37,8 @@ def compose(parts: Parts) -> ASGIApp:
     app.state.parts = parts
     app.include_router(routes_predict.router)
     app.include_router(routes_models.router)
+    app.include_router(routes_infer.router)
+    app.include_router(routes_v2.router)
     app.include_router(routes_health.router)
     app.include_router(routes_page.router)
     problems.install(app)

@@ -62,7 +62,7 @@ async def read_rows(request: Request, parts: Parts, spec: Input, query: PredictQ
             return rows_from_images(images, spec, limits.max_request_rows, limits.max_pixels)
         chunks = await gathered(request.receive)
     except ClientDisconnect:
-        raise JobCancelled("the client went away before its body was complete") from None
+        raise _gone() from None
     if not chunks:
         raise InvalidInput("the body is empty")
     return await _rows(media_type, chunks, parts, spec, query)
@@ -105,6 +105,14 @@ async def _ended(writing: Future[None]) -> None:
     ending.exception()  # or the loop would complain of it
 
 
+async def received(request: Request) -> list[bytes]:
+    """A whole body, as `gathered`; raises `JobCancelled` for a client that went away."""
+    try:
+        return await gathered(request.receive)
+    except ClientDisconnect:
+        raise _gone() from None
+
+
 async def gathered(receive: Receive) -> list[bytes]:
     """The pieces of a body as they come, except that very small ones are joined.
 
@@ -122,6 +130,10 @@ async def gathered(receive: Receive) -> list[bytes]:
         elif chunk:
             chunks.append(chunk)
     return chunks
+
+
+def _gone() -> JobCancelled:
+    return JobCancelled("the client went away before its body was complete")
 
 
 def _media_type(request: Request) -> str:

@@ -45,7 +45,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         if self._announces_too_much(scope):
-            response = problem(self._too_large())
+            response = problem(self._too_large(), scope["path"])
             response.headers["Connection"] = "close"  # the body is not read, so nothing can follow it
             await response(scope, receive, send)
             return

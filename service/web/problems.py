@@ -1,4 +1,7 @@
-"""Problems: how every error becomes an answer (RFC 9457), decided in one table."""
+"""Problems: how every error becomes an answer, decided in one table.
+
+Native routes answer RFC 9457, those of the Open Inference Protocol `{"error": "..."}`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 MEDIA_TYPE = "application/problem+json"
+PROTOCOL = "/v2"
+"""What the addresses of the Open Inference Protocol begin with."""
 
 _LONGEST_NAME = 64
 
@@ -54,14 +59,24 @@ def kind(error: errors.FoldserveError) -> tuple[HTTPStatus, str]:
     return next(TABLE[parent] for parent in type(error).__mro__ if parent in TABLE)
 
 
-def problem(error: errors.FoldserveError) -> Response:
-    """The answer to a request that ended in `error`."""
+def problem(error: errors.FoldserveError, path: str = "") -> Response:
+    """The answer to a request that ended in `error`, in the form that `path` has errors in."""
     status, slug = kind(error)
     retry_after = getattr(error, "retry_after_s", None)
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _answer(status, slug, "the cause is in the service's log")
-    return _answer(status, slug, str(error), headers)
+        return _answer(path, status, slug, "the cause is in the service's log")
+    return _answer(path, status, slug, str(error), headers)
+
+
+def is_protocol(path: str) -> bool:
+    """Whether an address is one of the Open Inference Protocol."""
+    return path == PROTOCOL or path.startswith(f"{PROTOCOL}/")
+
+
+def protocol_error(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """An error as the Open Inference Protocol has it."""
+    return Response(orjson.dumps({"error": detail}), status.value, headers, "application/json")
 
 
 def install(app: FastAPI) -> None:
@@ -75,9 +90,12 @@ def install(app: FastAPI) -> None:
 
 
 def _documented(openapi: dict[str, Any]) -> dict[str, Any]:
-    """The document with errors as they are: problems, and never the framework's own 422."""
-    for operation in (item for path in openapi["paths"].values() for item in path.values()):
+    """The document with errors as they are: never the framework's own 422, and problems outside `/v2`."""
+    operations = ((path, item) for path, items in openapi["paths"].items() for item in items.values())
+    for path, operation in operations:
         operation["responses"].pop("422", None)
+        if is_protocol(path):
+            continue
         for status, response in operation["responses"].items():
             schema = response.get("content", {}).pop("application/json", None) if status >= "4" else None
             if schema is not None:
@@ -85,24 +103,25 @@ def _documented(openapi: dict[str, Any]) -> dict[str, Any]:
     return openapi
 
 
-async def _on_foldserve_error(_: Request, error: Exception) -> Response:
-    return problem(error if isinstance(error, errors.FoldserveError) else errors.FoldserveError())
+async def _on_foldserve_error(request: Request, error: Exception) -> Response:
+    known = error if isinstance(error, errors.FoldserveError) else errors.FoldserveError()
+    return problem(known, request.scope["path"])
 
 
-async def _on_validation_error(_: Request, error: Exception) -> Response:
+async def _on_validation_error(request: Request, error: Exception) -> Response:
     found: list[Any] = list(error.errors()) if isinstance(error, RequestValidationError) else []
-    return problem(errors.InvalidQuery(sentence(found)))
+    return problem(errors.InvalidQuery(sentence(found)), request.scope["path"])
 
 
-async def _on_http_exception(_: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code) if isinstance(error, HTTPException) else HTTPStatus.BAD_REQUEST
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     slug = status.phrase.lower().replace(" ", "-")
-    return _answer(status, slug, _TITLES.get(slug, status.phrase), headers)
+    return _answer(request.scope["path"], status, slug, _TITLES.get(slug, status.phrase), headers)
 
 
-async def _on_bug(_: Request, __: Exception) -> Response:
-    return problem(errors.FoldserveError())
+async def _on_bug(request: Request, __: Exception) -> Response:
+    return problem(errors.FoldserveError(), request.scope["path"])
 
 
 def sentence(found: list[Any]) -> str:
@@ -122,7 +141,11 @@ def shortened(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
-def _answer(status: HTTPStatus, slug: str, detail: str, headers: dict[str, str] | None = None) -> Response:
+def _answer(
+    path: str, status: HTTPStatus, slug: str, detail: str, headers: dict[str, str] | None = None
+) -> Response:
+    if is_protocol(path):
+        return protocol_error(status, detail, headers)
     body = {
         "type": slug,
         "title": _TITLES.get(slug, slug.replace("-", " ").capitalize()),

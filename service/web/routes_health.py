@@ -5,11 +5,21 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from service.engine.client import EngineClient
 from service.errors import Draining, NotReady
 from service.telemetry import CONTENT_TYPE, Gauges
 from service.web.context import Context
 
 router = APIRouter(tags=["health"])
+
+
+def refuse_unready(client: EngineClient) -> None:
+    """Raise `Draining` or `NotReady` unless requests are answered."""
+    state = client.state
+    if state == "draining":
+        raise Draining("the service is shutting down", retry_after_s=5)
+    if state != "ready":
+        raise NotReady(f"the engine is {state}", retry_after_s=1)
 
 
 @router.get("/livez", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -21,11 +31,7 @@ async def livez() -> Response:
 @router.get("/readyz", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def readyz(context: Context) -> Response:
     """200 when every model is folded, proven and warm; else 503."""
-    state = context.client.state
-    if state == "draining":
-        raise Draining("the service is shutting down", retry_after_s=5)
-    if state != "ready":
-        raise NotReady(f"the engine is {state}", retry_after_s=1)
+    refuse_unready(context.client)
     return Response("ready\n", media_type="text/plain")
 
 

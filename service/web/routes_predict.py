@@ -6,43 +6,30 @@ framework costs; `openapi_extra` documents what they read.
 
 from __future__ import annotations
 
-import asyncio
-import time
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
-from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
-from service.errors import Draining, FoldserveError, InvalidQuery, UnknownVersion
+from service.errors import InvalidQuery
 from service.web import bodies
 from service.web.context import parts_of
-from service.web.interest import Interest
-from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_long, refuse_non_finite
-from service.web.problems import kind, sentence, shortened
+from service.web.inference import Times, counted, infer
+from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_long
+from service.web.problems import sentence, shortened
+from service.web.raw_route import RawRoute
 from service.web.schemas import Predictions, PredictQuery, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from service.batching.job import Answer
     from service.engine.card import ModelCard
     from service.web.context import Parts
 
 
-class _RawRoute(APIRoute):
-    """A route whose function takes the request as it is; FastAPI documents it and does no more."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The function itself."""
-        return self.endpoint
-
-
-router = APIRouter(tags=["predict"], route_class=_RawRoute)
+router = APIRouter(tags=["predict"], route_class=RawRoute)
 
 _NPY = "application/x-npy"
 _MOST_PARAMETERS = len(PredictQuery.model_fields)
@@ -109,64 +96,28 @@ async def predict_version(request: Request) -> Response:
     return await predict_with(request, request.path_params["model"], request.path_params["version"])
 
 
-@dataclass
-class _Times:
-    started: float
-    decoded: float = 0.0
-
-    def milliseconds(self, answer: Answer) -> dict[str, float]:
-        seconds = {
-            "decode": self.decoded - self.started,
-            "queue": answer.queue_s,
-            "compute": answer.compute_s,
-            "total": time.monotonic() - self.started,
-        }
-        return {stage: round(value * 1000, 3) for stage, value in seconds.items()}
-
-
 async def predict_with(request: Request, model: str, version: str | None = None) -> Response:
     """The answer, counted by outcome; raises whatever error is to be answered."""
-    if version is not None and not (version.isascii() and version.isdigit() and len(version) <= 18):
-        raise UnknownVersion(f"{version!r} is no version; versions are positive integers")
-    parts, times = parts_of(request), _Times(time.monotonic())
-    outcome, counted = "internal-error", ""
-    try:
-        card = parts.client.card(model, None if version is None else int(version))
-        counted = model
-        response = await _answered(request, parts, card, times)
-        outcome = "ok"
-    except FoldserveError as error:
-        outcome = kind(error)[1]
-        raise
-    except asyncio.CancelledError:  # only a drain whose patience has ended cancels a request
-        outcome = "draining"
-        raise Draining("the service stopped before the answer was there", retry_after_s=5) from None
-    finally:
-        parts.telemetry.request(counted, outcome)
-    return response
+    parts = parts_of(request)
+    return await counted(parts, model, version, partial(_answered, request, parts))
 
 
-async def _answered(request: Request, parts: Parts, card: ModelCard, times: _Times) -> Response:
+async def _answered(request: Request, parts: Parts, card: ModelCard, times: Times) -> Response:
     query, limit_ms = _query(request.scope["query_string"]), parts.settings.timeout_ms
     deadline = times.started + min(query.timeout_ms or limit_ms, limit_ms) / 1000
     parts.client.refuse_when_full(card, deadline)
     rows = await bodies.read_rows(request, parts, card.facts.manifest.input, query)
     if not _wants_array(request):
         refuse_long(rows.count, card.facts.output_shape, card.facts.manifest.output, query)
-    interest = Interest(request, deadline)
-    with interest.awaited(), parts.client.reserve(card, rows.count, rows.dtype, deadline) as run:
-        await bodies.fill(rows, run.inputs, parts.decoders, interest.check)
-        times.decoded = time.monotonic()
-        answer = await parts.client.infer(card, run, deadline)
-        refuse_non_finite(answer.rows)
-        milliseconds = times.milliseconds(answer)
-        for stage in ("decode", "queue", "compute", "total"):
-            parts.telemetry.stage(card.facts.model, stage, milliseconds[stage] / 1000)
-        return _written(request, card, answer, query, milliseconds)
+
+    def written(answer: Answer) -> Response:
+        return _written(request, card, answer, query, times)
+
+    return await infer(request, parts, card, rows, deadline, times, written)
 
 
 def _written(
-    request: Request, card: ModelCard, answer: Answer, query: PredictQuery, milliseconds: dict[str, float]
+    request: Request, card: ModelCard, answer: Answer, query: PredictQuery, times: Times
 ) -> Response:
     facts = card.facts
     if _wants_array(request):
@@ -176,7 +127,7 @@ def _written(
         "model": facts.model,
         "version": facts.version,
         "predictions": as_json(answer.rows, facts.manifest.output, facts.labels, query),
-        "timing_ms": milliseconds,
+        "timing_ms": times.milliseconds(),
     }
     return Response(dump_json(content), media_type="application/json")
 

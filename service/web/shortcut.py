@@ -1,20 +1,25 @@
-"""The shortcut: requests to predict go past the framework, which would take as long as all else together."""
+"""The shortcut: predict and infer go past the framework, which would take as long as all else together."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from service.errors import FoldserveError
 from service.web.problems import problem
+from service.web.routes_infer import infer_with
 from service.web.routes_predict import predict_with
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
+
+_Route = Callable[[Request, str, str | None], Awaitable["Response"]]
+_ROUTES: dict[tuple[str, str], _Route] = {("v1", "predict"): predict_with, ("v2", "infer"): infer_with}
 
 log = logging.getLogger("foldserve")
 
@@ -35,23 +40,25 @@ class Shortcut:
         await response(scope, receive, send)
 
 
-def _named(scope: Scope) -> tuple[str, str | None] | None:
-    """The model and the version of a request to predict; None for any other."""
-    if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith("/predict"):
+def _named(scope: Scope) -> tuple[_Route, str, str | None] | None:
+    """The route, the model and the version of a request to predict or to infer; None for any other."""
+    if scope["type"] != "http" or scope["method"] != "POST":
         return None
     match scope["path"].split("/"):
-        case ["", "v1", "models", model, "predict"] if model:
-            return model, None
-        case ["", "v1", "models", model, "versions", version, "predict"] if model and version:
-            return model, version
+        case ["", api, "models", model, verb] if model and (api, verb) in _ROUTES:
+            return _ROUTES[api, verb], model, None
+        case ["", api, "models", model, "versions", version, verb] if (
+            model and version and (api, verb) in _ROUTES
+        ):
+            return _ROUTES[api, verb], model, version
     return None
 
 
-async def _answered(request: Request, model: str, version: str | None) -> Response:
+async def _answered(request: Request, route: _Route, model: str, version: str | None) -> Response:
     try:
-        return await predict_with(request, model, version)
+        return await route(request, model, version)
     except FoldserveError as error:
-        return problem(error)
+        return problem(error, request.scope["path"])
     except Exception:
         log.exception("a request to predict failed")
-        return problem(FoldserveError())
+        return problem(FoldserveError(), request.scope["path"])

@@ -25,4 +25,9 @@ def assert_problem(
     assert body["status"] == wanted_status
     assert body["title"]
     assert re.search(detail, body["detail"]), body["detail"]
+    assert_no_insides(body)
+
+
+def assert_no_insides(body: Any) -> None:
+    """The answer says nothing of files and code."""
     assert not _INSIDES.search(str(body)), body

@@ -204,7 +204,7 @@ GETS = {
     "/v1/models/digits/fold?x=1": (400, "invalid-query", "unknown parameter 'x'"),
     "/v1/models/digits?x=1": (400, "invalid-query", "unknown parameter 'x'"),
     "/v1/models?x=1": (400, "invalid-query", "unknown parameter 'x'"),
-    "/v2/anything": (404, "not-found", "nothing"),
+    "/v3/anything": (404, "not-found", "nothing"),
 }
 
 

@@ -1,0 +1,128 @@
+"""Inference: one request's rows computed and its answer written, counted by what became of it.
+
+What is the same for the native routes and for the Open Inference Protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from service.errors import Draining, FoldserveError, UnknownVersion
+from service.web import bodies
+from service.web.interest import Interest
+from service.web.predictions import refuse_non_finite
+from service.web.problems import kind
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from service.batching.job import Answer
+    from service.engine.card import ModelCard
+    from service.inputs.rows import Rows
+    from service.telemetry import Phase, Stage
+    from service.web.context import Parts
+
+_VERSION_DIGITS = 18
+
+
+class Times:
+    """Where the time of one request went; all in seconds of the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        # The mutable state: each is set once, when it is known.
+        self.decoded = 0.0
+        self.queue_s = 0.0
+        self.compute_s = 0.0
+        self.answered = 0.0
+        self.written = 0.0
+
+    def milliseconds(self) -> dict[Stage, float]:
+        """Of each stage up to the answer, as clients see them."""
+        seconds: dict[Stage, float] = {
+            "decode": self.decoded - self.started,
+            "queue": self.queue_s,
+            "compute": self.compute_s,
+            "total": self.answered - self.started,
+        }
+        return {stage: round(value * 1000, 3) for stage, value in seconds.items()}
+
+
+def parsed_version(version: str) -> int:
+    """A version as an address names it; raises `UnknownVersion`."""
+    if not (version.isascii() and version.isdigit() and len(version) <= _VERSION_DIGITS):
+        raise UnknownVersion(f"{version[:_VERSION_DIGITS]!r} is no version; versions are positive integers")
+    return int(version)
+
+
+async def counted(
+    parts: Parts, model: str, version: str | None, answered: Callable[[ModelCard, Times], Awaitable[Response]]
+) -> Response:
+    """The answer of one version, counted by outcome; raises whatever error is to be answered."""
+    times, outcome, named = Times(), "internal-error", ""
+    chosen = None if version is None else parsed_version(version)
+    card = None
+    try:
+        card = parts.client.card(model, chosen)
+        named = model
+        response = await answered(card, times)
+        outcome = "ok"
+    except FoldserveError as error:
+        outcome = kind(error)[1]
+        raise
+    except asyncio.CancelledError:  # only a drain whose patience has ended cancels a request
+        outcome = "draining"
+        raise Draining("the service stopped before the answer was there", retry_after_s=5) from None
+    finally:
+        parts.telemetry.request(named, outcome)
+        if card is not None:
+            _count(parts, card, times, is_success=outcome == "ok")
+    return response
+
+
+async def infer(
+    request: Request,
+    parts: Parts,
+    card: ModelCard,
+    rows: Rows,
+    deadline: float,
+    times: Times,
+    written: Callable[[Answer], Response],
+) -> Response:
+    """Have `rows` computed by `deadline`; `written` makes the answer while the rows' memory is held.
+
+    Raises what the engine's client does, and `JobCancelled` for a client that went away.
+    """
+    interest = Interest(request, deadline)
+    with interest.awaited(), parts.client.reserve(card, rows.count, rows.dtype, deadline) as run:
+        await bodies.fill(rows, run.inputs, parts.decoders, interest.check)
+        times.decoded = time.monotonic()
+        answer = await parts.client.infer(card, run, deadline)
+        refuse_non_finite(answer.rows)
+        times.queue_s, times.compute_s, times.answered = answer.queue_s, answer.compute_s, time.monotonic()
+        for stage, milliseconds in times.milliseconds().items():
+            parts.telemetry.stage(card.facts.model, stage, milliseconds / 1000)
+        response = written(answer)
+        times.written = time.monotonic()
+        return response
+
+
+def _count(parts: Parts, card: ModelCard, times: Times, *, is_success: bool) -> None:
+    model, version = card.key
+    whole_s = time.monotonic() - times.started
+    if not is_success:
+        parts.telemetry.failed(model, version, whole_s)
+        return
+    seconds: dict[Phase, float] = {
+        "success": whole_s,
+        "queue": times.queue_s,
+        "compute_input": times.decoded - times.started,
+        "compute_infer": times.compute_s,
+        "compute_output": times.written - times.answered,
+    }
+    parts.telemetry.succeeded(model, version, seconds)

@@ -1,0 +1,164 @@
+"""Infer: one request of the Open Inference Protocol, from its body to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.errors import InvalidInput, UnsupportedMediaType
+from service.inputs.documents import QUICK_BYTES
+from service.inputs.named_tensors import rows_from_tensors
+from service.protocol import coding
+from service.protocol.body import LENGTH_HEADER, document_length
+from service.protocol.request import InferRequest, Octets, RequestedOutput, Tensor, read_request
+from service.protocol.response import OutputTensor, classified, write_response
+from service.web.bodies import received
+from service.web.context import parts_of
+from service.web.inference import Times, counted, infer
+from service.web.raw_route import RawRoute
+from service.web.schemas_infer import MODEL, VERSION, documented, responses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.batching.job import Answer
+    from service.engine.card import ModelCard
+    from service.inputs.rows import Rows
+    from service.web.context import Parts
+
+router = APIRouter(tags=["Open Inference Protocol v2"], route_class=RawRoute)
+
+# The last is what curl sends with `-d` and nothing said; many examples of the protocol do that.
+_READ = ("", "application/json", "application/octet-stream", "application/x-www-form-urlencoded")
+_QUICK_COMPRESSED_BYTES = 1024
+_QUICK_ANSWER_BYTES = 32 * 1024
+
+T = TypeVar("T")
+
+
+@router.post("/v2/models/{model}/infer", responses=responses(), openapi_extra=documented(MODEL))
+async def infer_model(request: Request) -> Response:
+    """Infer with the highest version that is served."""
+    return await infer_with(request, request.path_params["model"])
+
+
+@router.post(
+    "/v2/models/{model}/versions/{version}/infer",
+    responses=responses(),
+    openapi_extra=documented(MODEL, VERSION),
+)
+async def infer_version(request: Request) -> Response:
+    """Infer with one version."""
+    return await infer_with(request, request.path_params["model"], request.path_params["version"])
+
+
+async def infer_with(request: Request, model: str, version: str | None = None) -> Response:
+    """The answer, counted by outcome; raises whatever error is to be answered."""
+    parts = parts_of(request)
+    return await counted(parts, model, version, partial(_answered, request, parts))
+
+
+async def _answered(request: Request, parts: Parts, card: ModelCard, times: Times) -> Response:
+    limit_s = parts.settings.timeout_ms / 1000
+    parts.client.refuse_when_full(card, times.started + limit_s)
+    pieces = await _pieces(request, parts)
+    length = sum(map(len, pieces))
+    header = request.headers.get(LENGTH_HEADER)
+    document_bytes = document_length(header, length)
+    is_quick = document_bytes <= QUICK_BYTES
+    asked = await _run(parts, is_quick, partial(_read, pieces, document_bytes, header is not None, card))
+    _check_outputs(asked, card)
+    rows = await _run(parts, is_quick, partial(_rows, asked, card, parts))
+    deadline = times.started + min(asked.timeout_s or limit_s, limit_s)
+    response = await infer(request, parts, card, rows, deadline, times, partial(_written, asked, card))
+    return await _encoded(response, request, parts)
+
+
+async def _run(parts: Parts, is_quick: bool, work: Callable[[], T]) -> T:
+    """The result of `work`, done on a thread of the decoders unless it is quick."""
+    if is_quick:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(parts.decoders, work)
+
+
+async def _pieces(request: Request, parts: Parts) -> list[bytes]:
+    """The body as it was before it was compressed."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in _READ:
+        raise UnsupportedMediaType(f"content type {media_type[:64]!r} is not read; send application/json")
+    compressed = coding.of_request(request.headers.get("content-encoding"))
+    pieces = await received(request)
+    if not pieces:
+        raise InvalidInput("the body is empty")
+    if compressed is None:
+        return pieces
+    is_quick = sum(map(len, pieces)) <= _QUICK_COMPRESSED_BYTES
+    limit = parts.settings.max_body_bytes
+    return await _run(parts, is_quick, partial(coding.inflated, pieces, compressed, limit))
+
+
+def _read(pieces: list[bytes], document_bytes: int, is_told: bool, card: ModelCard) -> InferRequest:
+    if document_bytes or not is_told:
+        return read_request(pieces, document_bytes)
+    spec = card.facts.manifest.input
+    # A raw request: one row of the only input, and nothing else.
+    row = Tensor(spec.name, "FP32", (1, *spec.shape), Octets(pieces))
+    return InferRequest([row], is_binary=True)
+
+
+def _rows(asked: InferRequest, card: ModelCard, parts: Parts) -> Rows:
+    settings = parts.settings
+    spec = card.facts.manifest.input
+    return rows_from_tensors(asked.inputs, spec, settings.max_request_rows, settings.max_pixels)
+
+
+def _check_outputs(asked: InferRequest, card: ModelCard) -> None:
+    """Raise `InvalidInput` for outputs that the model has not, before anything is computed."""
+    known = card.facts.manifest.output
+    for output in asked.outputs:
+        if output.name != known.name:
+            raise InvalidInput(f"there is no output {output.name[:64]!r}; the model has {known.name!r}")
+        if output.classes is None:
+            continue
+        if known.task != "classification":
+            raise InvalidInput(f"output {known.name!r} is a tensor and cannot be classified")
+        if output.classes > card.facts.output_shape[0]:
+            raise InvalidInput(
+                f"parameter 'classification' is {output.classes}, but there are "
+                f"{card.facts.output_shape[0]} classes"
+            )
+
+
+def _written(asked: InferRequest, card: ModelCard, answer: Answer) -> Response:
+    facts = card.facts
+    wanted = asked.outputs or [RequestedOutput(facts.manifest.output.name)]
+    outputs = [_tensor(asked, output, card, answer) for output in wanted]
+    content, document_bytes = write_response(facts.model, facts.version, asked.identity, outputs)
+    if document_bytes is None:
+        return Response(content, media_type="application/json")
+    headers = {LENGTH_HEADER: str(document_bytes)}
+    return Response(content, headers=headers, media_type="application/octet-stream")
+
+
+def _tensor(asked: InferRequest, output: RequestedOutput, card: ModelCard, answer: Answer) -> OutputTensor:
+    is_binary = asked.is_binary if output.is_binary is None else output.is_binary
+    if output.classes is None:
+        return OutputTensor(output.name, answer.rows.shape, answer.rows, is_binary)
+    elements = classified(answer.rows, card.facts.labels, output.classes)
+    return OutputTensor(output.name, (len(answer.rows), output.classes), elements, is_binary)
+
+
+async def _encoded(response: Response, request: Request, parts: Parts) -> Response:
+    """The answer compressed, where the client asks for that."""
+    wanted = coding.of_response(request.headers.get("accept-encoding"))
+    if wanted is None:
+        return response
+    content = bytes(response.body)
+    is_quick = len(content) <= _QUICK_ANSWER_BYTES
+    compressed = await _run(parts, is_quick, partial(coding.deflated, content, wanted))
+    headers = dict(response.headers) | {"content-encoding": wanted, "content-length": str(len(compressed))}
+    return Response(compressed, headers=headers)

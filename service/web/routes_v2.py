@@ -1,0 +1,190 @@
+"""The Open Inference Protocol v2 but for infer: health, metadata, configuration, statistics, repository."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from service import __version__
+from service.errors import InvalidInput
+from service.web.bodies import received
+from service.web.context import Context
+from service.web.inference import parsed_version
+from service.web.problems import protocol_error
+from service.web.routes_health import refuse_unready
+from service.web.schemas_v2 import (
+    AllStatistics,
+    IndexEntry,
+    IndexQuery,
+    Live,
+    ModelConfig,
+    ModelMetadata,
+    ProtocolError,
+    Ready,
+    ServerMetadata,
+)
+from service.web.served_model import config, metadata, statistics
+
+if TYPE_CHECKING:
+    from service.engine.card import ModelCard
+    from service.web.context import Parts
+
+EXTENSIONS = [
+    *("binary_tensor_data", "classification", "statistics"),
+    *("model_configuration", "model_repository"),
+]
+_ERROR: dict[str, Any] = {"model": ProtocolError}
+_LARGEST_QUERY = 4096
+
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
+
+Version = Annotated[str, Path(description="A positive integer.")]
+
+
+@router.get("/", include_in_schema=False)
+@router.get("", response_model=ServerMetadata)
+async def show_server() -> ServerMetadata:
+    """The server and the extensions of the protocol that work."""
+    return ServerMetadata(name="foldserve", version=__version__, extensions=EXTENSIONS)
+
+
+@router.get("/health/live", response_model=Live)
+async def show_live() -> Live:
+    """200 as long as the process can answer at all."""
+    return Live(live=True)
+
+
+@router.get("/health/ready", response_model=Ready, responses={503: _ERROR})
+async def show_ready(context: Context) -> Ready:
+    """200 when every model is folded, proven and warm; else 503."""
+    refuse_unready(context.client)
+    return Ready(ready=True)
+
+
+_OF_MODEL: dict[int | str, dict[str, Any]] = {404: _ERROR, 503: _ERROR}
+
+
+# Before the routes of a model, which would take it for one of that name.
+@router.get("/models/stats", response_model=AllStatistics)
+async def list_statistics(context: Context) -> AllStatistics:
+    """The statistics of every version."""
+    return AllStatistics(model_stats=[statistics(card, context.telemetry) for card in context.client.cards()])
+
+
+@router.get("/models/{model}", response_model=ModelMetadata, responses=_OF_MODEL)
+async def show_model(context: Context, model: str) -> ModelMetadata:
+    """The metadata of the highest version that is served."""
+    return metadata(_card(context, model), context.client)
+
+
+@router.get("/models/{model}/versions/{version}", response_model=ModelMetadata, responses=_OF_MODEL)
+async def show_version(context: Context, model: str, version: Version) -> ModelMetadata:
+    """The metadata of one version."""
+    return metadata(_card(context, model, version), context.client)
+
+
+@router.get("/models/{model}/ready", response_model=Ready, responses=_OF_MODEL)
+async def show_model_ready(context: Context, model: str) -> Ready:
+    """200 when the highest version answers requests to infer."""
+    return _ready(context, _card(context, model))
+
+
+@router.get("/models/{model}/versions/{version}/ready", response_model=Ready, responses=_OF_MODEL)
+async def show_version_ready(context: Context, model: str, version: Version) -> Ready:
+    """200 when a version answers requests to infer."""
+    return _ready(context, _card(context, model, version))
+
+
+@router.get("/models/{model}/config", response_model=ModelConfig, responses=_OF_MODEL)
+async def show_config(context: Context, model: str) -> ModelConfig:
+    """The configuration of the highest version."""
+    return config(_card(context, model), context.settings)
+
+
+@router.get("/models/{model}/versions/{version}/config", response_model=ModelConfig, responses=_OF_MODEL)
+async def show_version_config(context: Context, model: str, version: Version) -> ModelConfig:
+    """The configuration of one version."""
+    return config(_card(context, model, version), context.settings)
+
+
+@router.get("/models/{model}/stats", response_model=AllStatistics, responses=_OF_MODEL)
+async def show_statistics(context: Context, model: str) -> AllStatistics:
+    """The statistics of the versions of one model."""
+    chosen = _card(context, model).facts.model
+    cards = [card for card in context.client.cards() if card.facts.model == chosen]
+    return AllStatistics(model_stats=[statistics(card, context.telemetry) for card in cards])
+
+
+@router.get("/models/{model}/versions/{version}/stats", response_model=AllStatistics, responses=_OF_MODEL)
+async def show_version_statistics(context: Context, model: str, version: Version) -> AllStatistics:
+    """The statistics of one version."""
+    card = _card(context, model, version)
+    return AllStatistics(model_stats=[statistics(card, context.telemetry)])
+
+
+_INDEX_BODY = {
+    "requestBody": {"content": {"application/json": {"schema": IndexQuery.model_json_schema()}}},
+}
+
+
+@router.post(
+    "/repository/index",
+    response_model=list[IndexEntry],
+    responses=dict.fromkeys((400, 408, 413), _ERROR),
+    openapi_extra=_INDEX_BODY,
+)
+async def list_repository(context: Context, request: Request) -> list[IndexEntry]:
+    """The versions that were loaded; the body may be empty."""
+    query = _query(b"".join(await received(request)))
+    state = context.client.state
+    is_ready = state == "ready"
+    if query.ready and not is_ready:
+        return []
+    return [
+        IndexEntry(
+            name=card.facts.model,
+            version=str(card.facts.version),
+            state="READY" if is_ready else "UNAVAILABLE",
+            reason="" if is_ready else f"the service is {state}",
+        )
+        for card in context.client.cards()
+    ]
+
+
+@router.post("/repository/models/{model}/load", responses={403: _ERROR}, response_class=Response)
+async def load_model(model: str) -> Response:
+    """Refused: what is served is decided when the service starts."""
+    return _control_is_off(model, "loaded")
+
+
+@router.post("/repository/models/{model}/unload", responses={403: _ERROR}, response_class=Response)
+async def unload_model(model: str) -> Response:
+    """Refused, as load is."""
+    return _control_is_off(model, "unloaded")
+
+
+def _card(parts: Parts, model: str, version: str | None = None) -> ModelCard:
+    return parts.client.card(model, None if version is None else parsed_version(version))
+
+
+def _ready(parts: Parts, _: ModelCard) -> Ready:
+    refuse_unready(parts.client)
+    return Ready(ready=True)
+
+
+def _query(content: bytes) -> IndexQuery:
+    if len(content) > _LARGEST_QUERY:
+        raise InvalidInput(f"the query has more than {_LARGEST_QUERY} bytes")
+    try:
+        return IndexQuery.model_validate_json(content) if content.strip() else IndexQuery()
+    except ValidationError:
+        raise InvalidInput('the query is no JSON object such as {"ready": true}') from None
+
+
+def _control_is_off(model: str, verb: str) -> Response:
+    detail = f"model {model[:64]!r} cannot be {verb}: model control is off"
+    return protocol_error(HTTPStatus.FORBIDDEN, detail)
