@@ -86,7 +86,7 @@ def read_request(pieces: Pieces, document_bytes: int) -> InferRequest:
     tensors = _tensors(document, pieces, document_bytes)
     if sum(isinstance(tensor.content, Numbers) for tensor in tensors) != len(document.arrays):
         raise InvalidInput("an array named data stands where none belongs")
-    asked = _objects(root.get("outputs") or [], "outputs")
+    asked = _objects([] if root.get("outputs") is None else root["outputs"], "outputs")
     outputs = [_output(item, number) for number, item in enumerate(asked)]
     _refuse_twice([tensor.name for tensor in tensors], "input")
     _refuse_twice([output.name for output in outputs], "output")

@@ -21,7 +21,7 @@ from prometheus_client import values as library
 from prometheus_client.values import MutexValue
 
 from service.telemetry.gauges import Processes
-from service.telemetry.statistics import COUNT, LAST, SECONDS, Statistics
+from service.telemetry.statistics import COUNT, LAST, ROWS, SECONDS, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +42,7 @@ _ROWS_ANSWERED = "foldserve_rows", "Rows computed."
 _BATCH_ROWS = "foldserve_batch_rows", "Rows in a computed batch."
 _STAGE_SECONDS = "foldserve_stage_seconds", "Seconds that a request to predict spent in each stage."
 _INFERENCES = COUNT, "Requests to predict that named a served version, by outcome: success or fail."
+_INFERENCE_ROWS = ROWS, "Rows of those of them that succeeded."
 _INFERENCE_SECONDS = (
     SECONDS,
     "Seconds that these requests took, and those that succeeded in each phase.",
@@ -94,6 +95,7 @@ class Telemetry:
         self._stage_seconds = self._series(seconds(*_STAGE_SECONDS, ["model", "stage"]))
         versions = ["model", "version"]
         self._inferences = self._series(counter(*_INFERENCES, [*versions, "outcome"]))
+        self._inference_rows = self._series(counter(*_INFERENCE_ROWS, versions))
         self._inference_seconds = self._series(counter(*_INFERENCE_SECONDS, [*versions, "phase"]))
         last = Gauge(*_LAST_INFERENCE, versions, registry=self.registry, multiprocess_mode="max")
         self._last_inference = self._series(last)
@@ -111,9 +113,10 @@ class Telemetry:
         """Record how long one request spent in one stage."""
         self._stage_seconds(model, stage).observe(seconds)
 
-    def succeeded(self, model: str, version: int, seconds: Mapping[Phase, float]) -> None:
-        """Count one request that a version answered, and where its time went."""
+    def succeeded(self, model: str, version: int, rows: int, seconds: Mapping[Phase, float]) -> None:
+        """Count one request of so many rows that a version answered, and where its time went."""
         self._inferences(model, version, "success").inc()
+        self._inference_rows(model, version).inc(rows)
         for phase, value in seconds.items():
             self._inference_seconds(model, version, phase).inc(value)
         self._last_inference(model, version).set(time.time())

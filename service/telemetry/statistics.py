@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-COUNT, SECONDS = "foldserve_inferences", "foldserve_inference_seconds"
+COUNT, ROWS, SECONDS = "foldserve_inferences", "foldserve_inference_rows", "foldserve_inference_seconds"
 LAST = "foldserve_last_inference_timestamp_seconds"
-_ROWS, _BATCHES = "foldserve_rows_total", "foldserve_batch_rows_count"
+_BATCHES = "foldserve_batch_rows_count"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Statistics:
     seconds: Mapping[str, float]
     """Of these two in all, and of those that succeeded by phase."""
     rows: int
-    """Computed."""
+    """Of those that succeeded."""
     batches: int
     last: float
     """When a request last succeeded, in seconds since the epoch; 0 for never."""
@@ -38,11 +38,11 @@ class Statistics:
             if labels.items() <= sample.labels.items():
                 kind = sample.labels.get("outcome") or sample.labels.get("phase") or ""
                 found.setdefault(sample.name, {})[kind] = sample.value
-        numbers = {name: found.get(name, {}).get("", 0.0) for name in (_ROWS, _BATCHES, LAST)}
+        numbers = {name: found.get(name, {}).get("", 0.0) for name in (f"{ROWS}_total", _BATCHES, LAST)}
         return cls(
             {outcome: int(value) for outcome, value in found.get(f"{COUNT}_total", {}).items()},
             found.get(f"{SECONDS}_total", {}),
-            int(numbers[_ROWS]),
+            int(numbers[f"{ROWS}_total"]),
             int(numbers[_BATCHES]),
             numbers[LAST],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from service.errors import InputTooLarge, QueueFull
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _MOST_DIGITS = 20
 
+HOLD = "hold"
+"""Where in its state whoever inflates a body finds what to call with the bytes that this adds."""
 FAULT = "fault"
 """Where in the state of a request its connection leaves the error that ended the body."""
 
@@ -49,9 +52,10 @@ class BodyLimit:
             response.headers["Connection"] = "close"  # the body is not read, so nothing can follow it
             await response(scope, receive, send)
             return
-        body = _Body()
+        body, state = _Body(), scope.setdefault("state", {})
+        state[HOLD] = partial(self._hold, body)
         try:
-            counted = self._counted(receive, body, scope.get("state", {}))
+            counted = self._counted(receive, body, state)
             await self._app(scope, counted, _closing(send, body))
         finally:
             self._held_bytes -= body.length

@@ -36,6 +36,7 @@ class Times:
     def __init__(self) -> None:
         self.started = time.monotonic()
         # The mutable state: each is set once, when it is known.
+        self.rows = 0
         self.decoded = 0.0
         self.queue_s = 0.0
         self.compute_s = 0.0
@@ -65,10 +66,9 @@ async def counted(
 ) -> Response:
     """The answer of one version, counted by outcome; raises whatever error is to be answered."""
     times, outcome, named = Times(), "internal-error", ""
-    chosen = None if version is None else parsed_version(version)
     card = None
     try:
-        card = parts.client.card(model, chosen)
+        card = parts.client.card(model, None if version is None else parsed_version(version))
         named = model
         response = await answered(card, times)
         outcome = "ok"
@@ -101,7 +101,7 @@ async def infer(
     interest = Interest(request, deadline)
     with interest.awaited(), parts.client.reserve(card, rows.count, rows.dtype, deadline) as run:
         await bodies.fill(rows, run.inputs, parts.decoders, interest.check)
-        times.decoded = time.monotonic()
+        times.rows, times.decoded = rows.count, time.monotonic()
         answer = await parts.client.infer(card, run, deadline)
         refuse_non_finite(answer.rows)
         times.queue_s, times.compute_s, times.answered = answer.queue_s, answer.compute_s, time.monotonic()
@@ -125,4 +125,4 @@ def _count(parts: Parts, card: ModelCard, times: Times, *, is_success: bool) -> 
         "compute_infer": times.compute_s,
         "compute_output": times.written - times.answered,
     }
-    parts.telemetry.succeeded(model, version, seconds)
+    parts.telemetry.succeeded(model, version, times.rows, seconds)

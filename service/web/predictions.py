@@ -36,17 +36,27 @@ def refuse_long(rows: int, row_shape: Sequence[int], output: Output, query: Pred
 
     Of `top_k` or of whole vectors; 64Ki classes or 4Mi numbers take some 50 and 100 ms.
     """
-    numbers = math.prod(row_shape)
-    classes = rows * min(query.top_k, numbers) if output.task == "classification" else 0
-    if query.top_k > 1 and classes > _MOST_CLASSES:
+    if query.top_k > 1 and output.task == "classification":
+        refuse_classes(rows, min(query.top_k, math.prod(row_shape)))
+    if output.task == "tensor" or query.output != "labels":
+        refuse_numbers(rows, row_shape)
+
+
+def refuse_classes(rows: int, classes: int) -> None:
+    """Raise `InputTooLarge` where so many classes of each row would take long to write."""
+    if rows * classes > _MOST_CLASSES:
         raise InputTooLarge(
-            f"{rows} rows with {classes // rows} classes each are too much JSON; "
-            "send fewer rows, or ask for whole vectors (output) or application/x-npy"
+            f"{rows} rows with {classes} classes each are too much to write at once; "
+            "send fewer rows, or ask for whole vectors as an array"
         )
-    if (output.task == "tensor" or query.output != "labels") and rows * numbers > _MOST_NUMBERS:
+
+
+def refuse_numbers(rows: int, row_shape: Sequence[int]) -> None:
+    """Raise `InputTooLarge` where JSON of whole answers would take long to write."""
+    if rows * math.prod(row_shape) > _MOST_NUMBERS:
         raise InputTooLarge(
-            f"{rows} rows of {numbers} numbers each are too much JSON; "
-            "send fewer rows, or ask for application/x-npy"
+            f"{rows} rows of {math.prod(row_shape)} numbers each are too much JSON; "
+            "send fewer rows, or ask for an array"
         )
 
 

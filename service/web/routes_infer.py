@@ -17,13 +17,15 @@ from service.protocol.body import LENGTH_HEADER, document_length
 from service.protocol.request import InferRequest, Octets, RequestedOutput, Tensor, read_request
 from service.protocol.response import OutputTensor, classified, write_response
 from service.web.bodies import received
+from service.web.body_limit import HOLD
 from service.web.context import parts_of
 from service.web.inference import Times, counted, infer
+from service.web.predictions import refuse_classes, refuse_numbers
 from service.web.raw_route import RawRoute
 from service.web.schemas_infer import MODEL, VERSION, documented, responses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from service.batching.job import Answer
     from service.engine.card import ModelCard
@@ -73,6 +75,7 @@ async def _answered(request: Request, parts: Parts, card: ModelCard, times: Time
     asked = await _run(parts, is_quick, partial(_read, pieces, document_bytes, header is not None, card))
     _check_outputs(asked, card)
     rows = await _run(parts, is_quick, partial(_rows, asked, card, parts))
+    _refuse_long(asked, rows.count, card)
     deadline = times.started + min(asked.timeout_s or limit_s, limit_s)
     response = await infer(request, parts, card, rows, deadline, times, partial(_written, asked, card))
     return await _encoded(response, request, parts)
@@ -96,9 +99,11 @@ async def _pieces(request: Request, parts: Parts) -> list[bytes]:
         raise InvalidInput("the body is empty")
     if compressed is None:
         return pieces
-    is_quick = sum(map(len, pieces)) <= _QUICK_COMPRESSED_BYTES
-    limit = parts.settings.max_body_bytes
-    return await _run(parts, is_quick, partial(coding.inflated, pieces, compressed, limit))
+    came, limit = sum(map(len, pieces)), parts.settings.max_body_bytes
+    inflate = partial(coding.inflated, pieces, compressed, limit)
+    inflated = await _run(parts, came <= _QUICK_COMPRESSED_BYTES, inflate)
+    request.scope["state"][HOLD](max(sum(map(len, inflated)) - came, 0))
+    return inflated
 
 
 def _read(pieces: list[bytes], document_bytes: int, is_told: bool, card: ModelCard) -> InferRequest:
@@ -133,10 +138,24 @@ def _check_outputs(asked: InferRequest, card: ModelCard) -> None:
             )
 
 
+def _refuse_long(asked: InferRequest, rows: int, card: ModelCard) -> None:
+    """Raise `InputTooLarge` where answers would hold everybody else up while they are written."""
+    row_shape = card.facts.output_shape
+    for output in _wanted(asked, card):
+        is_binary = asked.is_binary if output.is_binary is None else output.is_binary
+        if output.classes is not None:
+            refuse_classes(rows, output.classes)
+        elif not is_binary:
+            refuse_numbers(rows, row_shape)
+
+
+def _wanted(asked: InferRequest, card: ModelCard) -> Sequence[RequestedOutput]:
+    return asked.outputs or [RequestedOutput(card.facts.manifest.output.name)]
+
+
 def _written(asked: InferRequest, card: ModelCard, answer: Answer) -> Response:
     facts = card.facts
-    wanted = asked.outputs or [RequestedOutput(facts.manifest.output.name)]
-    outputs = [_tensor(asked, output, card, answer) for output in wanted]
+    outputs = [_tensor(asked, output, card, answer) for output in _wanted(asked, card)]
     content, document_bytes = write_response(facts.model, facts.version, asked.identity, outputs)
     if document_bytes is None:
         return Response(content, media_type="application/json")

@@ -146,7 +146,7 @@ class IndexQuery(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    ready: bool = Field(False, description="Only what is ready.")
+    ready: bool | None = Field(False, description="Only what is ready.")
 
 
 class IndexEntry(BaseModel):

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import InvalidInput, InvalidTensor
+from service.errors import InputTooLarge, InvalidInput, InvalidTensor
+from service.protocol import documents
 from service.protocol.numbers import Numbers
 from service.protocol.request import InferRequest, Octets, RequestedOutput, read_request
 from tests.protocol.documents import TENSOR, document, tensor, written
@@ -217,3 +218,32 @@ def test_names_of_any_length_make_short_errors() -> None:
     with pytest.raises(InvalidInput) as parameter:
         read(written({"parameters": {name: []}, "inputs": [TENSOR]}))
     assert max(len(str(twice.value)), len(str(parameter.value))) < 200
+
+
+def test_however_many_arrays_seem_to_begin_only_a_few_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look may read all that follows."""
+    looks = 0
+
+    def look(_: bytes, __: int) -> int:
+        nonlocal looks
+        looks += 1
+        return 0
+
+    monkeypatch.setattr(documents, "_end_of_numbers", look)
+    with pytest.raises(InvalidInput):
+        read(b'{"data":[' * 1000)
+    assert 0 < looks <= 16
+
+
+@pytest.mark.parametrize(
+    "piece", [b"[],", b"{},", b"0,", b'"",'], ids=["lists", "objects", "numbers", "texts"]
+)
+def test_documents_of_very_many_values_are_not_parsed(piece: bytes) -> None:
+    with pytest.raises(InputTooLarge, match="more than 10000 values beside its numbers"):
+        read(b'{"parameters":[' + piece * 10_001 + b'0],"inputs":[]}')
+
+
+@pytest.mark.parametrize("outputs", ["", 0, False, {}])
+def test_outputs_that_are_no_list_are_refused(outputs: Any) -> None:
+    with pytest.raises(InvalidInput, match="outputs"):
+        read(written({"inputs": [TENSOR], "outputs": outputs}))

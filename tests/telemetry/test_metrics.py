@@ -26,7 +26,7 @@ def busy(telemetry: Telemetry) -> None:
     for stage in get_args(Stage):
         telemetry.stage("a", stage, 0.002)
     telemetry.batch("a", 1, 3)
-    telemetry.succeeded("a", 1, {"success": 0.004, "compute_infer": 0.002})
+    telemetry.succeeded("a", 1, 3, {"success": 0.004, "compute_infer": 0.002})
     telemetry.failed("a", 1, 0.001)
     telemetry.lag(0.003)
     telemetry.restarted("worker")

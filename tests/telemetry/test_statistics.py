@@ -22,14 +22,14 @@ def test_every_process_tells_the_sum_over_all() -> None:
         engine.batch("a", 2, 5)
         engine.batch("a", 2, 3)
         before = time.time()
-        first.succeeded("a", 2, {"success": 0.5, "queue": 0.125})
-        second.succeeded("a", 2, {"success": 0.25, "queue": 0.0})
+        first.succeeded("a", 2, 4, {"success": 0.5, "queue": 0.125})
+        second.succeeded("a", 2, 2, {"success": 0.25, "queue": 0.0})
         second.failed("a", 2, 2.0)
         for part in parts:
             found = part.statistics("a", 2)
             assert found.counts == {"success": 2, "fail": 1}
             assert found.seconds == {"success": 0.75, "queue": 0.125, "fail": 2.0}
-            assert (found.rows, found.batches) == (8, 2)
+            assert (found.rows, found.batches) == (6, 2), "rows that were computed for nobody are not counted"
             assert before <= found.last <= time.time()
 
 
@@ -38,14 +38,14 @@ def test_the_last_inference_is_the_latest_of_all_processes(monkeypatch: pytest.M
         first, second = (Telemetry(SharedValues(folder, f"worker-{number}")) for number in range(2))
         for part, now in ((first, 100.0), (second, 300.0), (first, 200.0)):
             monkeypatch.setattr(time, "time", lambda now=now: now)
-            part.succeeded("a", 1, {})
+            part.succeeded("a", 1, 1, {})
         assert first.statistics("a", 1).last == second.statistics("a", 1).last == 300.0
 
 
 def test_versions_and_models_are_counted_apart() -> None:
     metrics = Telemetry()
-    metrics.succeeded("a", 1, {"success": 1.0})
-    metrics.succeeded("a", 11, {"success": 2.0})
-    metrics.succeeded("b", 1, {"success": 4.0})
+    metrics.succeeded("a", 1, 1, {"success": 1.0})
+    metrics.succeeded("a", 11, 1, {"success": 2.0})
+    metrics.succeeded("b", 1, 1, {"success": 4.0})
     assert metrics.statistics("a", 1).seconds == {"success": 1.0}
     assert metrics.statistics("a", 1).counts == {"success": 1}
