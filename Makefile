@@ -9,6 +9,7 @@ IMAGE ?= foldserve
 BASE ?= docker.io/library/python:3.11-slim-bookworm
 BENCH ?= benchmarks/engine.py
 PYTEST_ARGS ?=
+PROCESSES ?= 2
 SOAK_SECONDS ?= 600
 export TORCH_INDEX IMAGE BASE
 
@@ -38,6 +39,7 @@ help:
 	@echo '  IMAGE=foldserve       the name of the image'
 	@echo '  BASE=NAME             the image it is built on (default: $(BASE))'
 	@echo '  PYTEST_ARGS=...       more arguments for pytest'
+	@echo '  PROCESSES=2           how many run the tests'
 	@echo '  SOAK_SECONDS=600      how long make soak takes'
 
 serve: $(SERVES)
@@ -46,7 +48,7 @@ serve: $(SERVES)
 test: lint
 	@scripts/debian-packages browser image
 	@scripts/image
-	$(BIN)/python -m pytest -m 'image or not image' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'image or not image' -n $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
 	@echo 'make test: lint, types, the image and every test passed'
 
 drains: $(TESTS)
