@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import orjson
 from rich.console import Console
@@ -13,8 +14,17 @@ err = Console(stderr=True, highlight=False)
 
 
 def print_json(content: object) -> None:
-    """JSON, with null for what is not finite."""
-    out.print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode(), soft_wrap=True, markup=False)
+    """JSON, with null for what is not finite, and `?` in file names for what is no UTF-8."""
+    written = orjson.dumps(_encodable(content), option=orjson.OPT_INDENT_2).decode()
+    out.print(written, soft_wrap=True, markup=False)
+
+
+def _encodable(content: Any) -> Any:
+    if isinstance(content, str):
+        return content.encode(errors="replace").decode()
+    if isinstance(content, dict):
+        return {_encodable(key): _encodable(value) for key, value in content.items()}
+    return [*map(_encodable, content)] if isinstance(content, list | tuple) else content
 
 
 def plain(text: object) -> str:

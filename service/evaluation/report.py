@@ -37,7 +37,7 @@ def why_not_claimed(exact: Tally, tally: Tally) -> str | None:
             f"the accuracy, {exact.accuracy:.1%}, is no better than by chance, {exact.by_chance:.1%}: "
             "as with random weights, or with images of one class"
         )
-    if 2 * tally.settled < tally.rows:
+    if 2 * tally.settled <= tally.rows:
         return (
             f"the margin of {tally.rows - tally.settled} of {tally.rows} images is within twice the error: "
             "whether these agree is luck"

@@ -53,7 +53,7 @@ class Tally:
         """Count a batch: float64 logits `[N, classes]` and this network's own."""
         answers = answers.double().cpu()
         got, expected = answers.argmax(1), exact.argmax(1)
-        errors = (answers - exact).abs().amax(1).nan_to_num(nan=math.inf)
+        errors = (answers - exact).abs().amax(1).nan_to_num(nan=math.inf, posinf=math.inf)
         labels = torch.tensor([picture.label for picture in pictures])
         self.rows += len(pictures)
         self.correct += int((got == labels).sum())

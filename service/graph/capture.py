@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
+_DIVISIONS = {aten.div.Tensor_mode, aten.div.Scalar_mode}
+
 _IDENTITY_IN_EVALUATION = {
     aten.dropout.default,
     aten.feature_dropout.default,
@@ -84,8 +86,10 @@ def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
     except _NotFunctional:
         graph_module = _unlifted(_decomposed(program), first_names)
     for node in graph_module.graph.nodes:
-        if _mutates(node):
+        if _mutates(node) or _keeps_statistics(node):
             raise ModelRefused(f"the network changes a stored tensor at inference ({node.target})")
+        if _may_trap(node):
+            raise ModelRefused(f"the network divides whole numbers and cuts the rest off ({node.target})")
     _drop_identities(graph_module.graph)
     _forget_strides(graph_module.graph)
     _say_dtypes(graph_module.graph)
@@ -256,6 +260,28 @@ def _make_functional(graph: fx.Graph) -> None:
 
 def _mutates(node: fx.Node) -> bool:
     return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _keeps_statistics(node: fx.Node) -> bool:
+    """Whether an instance norm writes what it sees into running statistics; its schema does not say so.
+
+    Of a batch norm that does, the fold says which one it is.
+    """
+    if node.target is not aten.instance_norm.default:
+        return False
+    running_mean, uses_input = node.args[3], node.args[5]
+    return bool(uses_input) and running_mean is not None
+
+
+def _may_trap(node: fx.Node) -> bool:
+    """Whether a division ends the process where the smallest whole number is divided by -1."""
+    value = node.meta.get("val")
+    return (
+        node.target in _DIVISIONS
+        and node.kwargs.get("rounding_mode") == "trunc"
+        and isinstance(value, Tensor)
+        and not value.is_floating_point()
+    )
 
 
 def _functional_counterpart(target: Any) -> OpOverload | None:

@@ -262,7 +262,7 @@ def row_errors(reference: Tensor, answers: Tensor) -> Tensor:
     if reference.shape != answers.shape:
         return torch.full((len(reference),), float("inf"), dtype=torch.float64)
     errors = (answers - reference).abs().flatten(1).amax(1) / (float(reference.abs().max()) or 1.0)
-    return errors.nan_to_num(nan=float("inf"))
+    return errors.nan_to_num(nan=float("inf"), posinf=float("inf"))
 
 
 def _refuse_batch_statistics(captured: CapturedGraph) -> None:

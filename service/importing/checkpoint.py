@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -66,7 +67,10 @@ def _of_document(name: str, document: object, entry: str | None) -> tuple[dict[s
     sets = {key: value for key, value in document.items() if _is_state_dict(value)}
     if entry is not None:
         return _chosen(name, document, sets, entry)
-    if any(isinstance(value, Tensor) for value in document.values()):
+    loose = [key for key, value in document.items() if isinstance(value, Tensor)]
+    if loose and not (
+        sets and all(document[key].dim() == 0 for key in loose)
+    ):  # a best accuracy is no weight
         return _tensors(document)
     if not sets:
         raise _without_weights(name, document)
@@ -93,8 +97,15 @@ def _chosen(
 
 def _tensors(document: Mapping[str, object]) -> tuple[dict[str, Tensor], list[str]]:
     tensors = {str(key): value.detach() for key, value in document.items() if isinstance(value, Tensor)}
+    if odd := [key for key, tensor in tensors.items() if not _is_plain(tensor)]:
+        raise InvalidWeights(f"not plain tensors of real numbers with values: {listed(odd)}")
     left_out = [str(key) for key, value in document.items() if not isinstance(value, Tensor)]
     return tensors, [f"Left out, being no tensors: {listed(left_out)}."] if left_out else []
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    has_values = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+    return has_values and not tensor.is_complex() and not tensor.is_quantized
 
 
 def _is_state_dict(value: object) -> bool:

@@ -115,8 +115,10 @@ def _labels(arguments: dict[str, Any]) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        return tuple(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
-    except (OSError, UnicodeDecodeError) as error:
+        return tuple(path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n"))
+    except OSError as error:
+        raise InvalidConfiguration(f"the labels file {path.name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise InvalidConfiguration(f"the labels file {path.name} cannot be read as UTF-8 text") from error
 
 

@@ -75,12 +75,15 @@ def _of_archive(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] or name for name in archive.namelist()}
+            is_compressed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise _refused(path, f"damaged, perhaps cut off ({error})") from error
     if "constants.pkl" in names:
         raise _refused(path, _SCRIPTED)
     if any(name.startswith(("models/", "serialized_")) or name == "archive_format" for name in names):
         raise _refused(path, _EXPORTED)
+    if is_compressed:
+        raise _refused(path, "compressed, which torch.save never does; unpack it, or save the weights again")
     if "data.pkl" not in names:
         raise _refused(path, f"an archive, but none of torch.save; {SAVE_STATE_DICT} writes one")
     return "torch"

@@ -119,7 +119,12 @@ def _with_reference(staged: StoredModel, source: Source) -> StoredModel:
 @torch.inference_mode()
 def _require_original(reference: Reference, source: Source) -> None:
     """What lies in the store must answer as the network that was brought, but for the rounding of float32."""
-    given = source.network(reference.rows).double()
+    given = source.network(reference.rows)
+    if not isinstance(given, torch.Tensor):
+        raise ModelRefused(
+            f"the network answers with a {type(given).__name__}; let it return the one tensor in that"
+        )
+    given = given.double()
     own_error = relative_error(reference.answers, reference.unfolded(torch.float32).double())
     error = relative_error(reference.answers, given)
     if not error <= max(_SAME, _SCALE * own_error):

@@ -9,6 +9,7 @@ is ever looked up.
 from __future__ import annotations
 
 import pickle
+import struct
 import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,13 @@ from service.importing.formats import SAVE_STATE_DICT
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+# What torch.load raises for files that are cut off or changed.
+_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError),
+    *(AssertionError, struct.error),
+)
 
 
 def read(path: Path) -> object:
@@ -38,7 +46,7 @@ def read(path: Path) -> object:
             f"{path.name} cannot be read without running code that is in it. Where you trust it, load it "
             f"yourself and save the weights alone: {SAVE_STATE_DICT} ({_first_line(error)})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except _DAMAGE as error:
         raise InvalidWeights(f"{path.name} is damaged: {_first_line(error)}") from error
     return document
 

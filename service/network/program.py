@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from service.store.program import Program
 
 _DEEPEST = 32
+_MOST_MODULES = 50_000
 # What export assumed of sizes; the network is captured again, and then export looks for itself.
 _ASSERTIONS = {
     "torch.ops.aten._assert_scalar.default",
@@ -59,6 +60,7 @@ class ProgramNetwork(nn.Module):
         self._input, self._output = program.input, program.output
         self._stored_names = dict(program.stored)
         self._steps: list[_Step] = []
+        self._modules_made = 0
         for name, tensor in tensors(program).items():
             _store(self, name, tensor)
         calls = [Call.of(node) for node in program.graph.nodes if node.target not in _ASSERTIONS]
@@ -127,7 +129,7 @@ def _check_order(calls: list[Call], made: set[str], output: str) -> None:
         raise InvalidProgram("nothing makes its output")
 
 
-def _store(network: nn.Module, name: str, tensor: Tensor) -> None:
+def _store(network: ProgramNetwork, name: str, tensor: Tensor) -> None:
     """Keep a tensor under its name; raises `InvalidProgram` for a name that no module's tensor could have."""
     path, _, leaf = name.rpartition(".")
     if leaf.startswith("__"):
@@ -142,13 +144,17 @@ def _store(network: nn.Module, name: str, tensor: Tensor) -> None:
         raise InvalidProgram(f"no stored tensor can have the name {name[:80]!r}") from None
 
 
-def _module(network: nn.Module, path: str) -> nn.Module:
+def _module(network: ProgramNetwork, path: str) -> nn.Module:
     """The module at a path, made where there is none."""
-    module, parts = network, path.split(".")
+    parts = path.split(".")
+    module: nn.Module = network
     if len(parts) > _DEEPEST or any(part.startswith("__") for part in parts):
         raise InvalidProgram(f"no module can have the name {path[:80]!r}")
     for part in parts:
         if part not in module._modules:
+            network._modules_made += 1
+            if network._modules_made > _MOST_MODULES:
+                raise InvalidProgram(f"it has more than {_MOST_MODULES} modules")
             try:
                 module.add_module(part, Scope())
             except KeyError:

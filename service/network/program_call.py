@@ -22,6 +22,9 @@ aten = torch.ops.aten
 
 BATCH_NORM = "torch.ops.aten.batch_norm.default"
 
+_LARGEST_SIZE = 1 << 63
+_MOST_SCALED = 1024.0
+
 # What a batch norm is decomposed to reads its vectors without a look at their lengths: the whole norm, which
 # looks, takes its place.
 _DECOMPOSED_NORM = "torch.ops.aten._native_batch_norm_legit_no_training.default"
@@ -57,8 +60,9 @@ class Call:
         results = tuple(map(_result, node.outputs))
         if isinstance(target, OpOverload):
             args, kwargs = by_schema(node, target)
+            _check_scales(target, args)
         else:
-            args, kwargs = tuple(value_of(given.arg) for given in node.inputs), {}
+            args, kwargs = _of_sizes(node), {}
         position = _RANDOM.get(node.target, len(args))
         if any(args[position : position + 1]):
             raise InvalidProgram(f"{node.target} draws random numbers: export the network in evaluation mode")
@@ -94,11 +98,44 @@ class Call:
                 values[result] = each
 
 
+def _check_scales(target: OpOverload, args: tuple[Any, ...]) -> None:
+    """Raise `InvalidProgram` for scales beside an output size that have little to do with it.
+
+    The operators believe them, and read beyond the image for one that is small enough.
+    """
+    for argument, value in zip(target._schema.arguments, args, strict=False):
+        if not argument.name.startswith("scales") or value is None:
+            continue
+        if not isinstance(value, float) or not 1 / _MOST_SCALED <= value <= _MOST_SCALED:
+            raise InvalidProgram(f"{target} has the scale {value}")
+
+
+def _of_sizes(node: Node) -> tuple[Any, ...]:
+    """The arguments of a function of sizes, which must be sizes."""
+    wanted = 1 if node.target == "_operator.neg" else 2
+    if len(node.inputs) != wanted or {given.arg.kind for given in node.inputs} - {"as_int", "as_sym_int"}:
+        raise InvalidProgram(f"{node.target} is for {wanted} whole numbers")
+    return tuple(value_of(given.arg) for given in node.inputs)
+
+
+def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of sizes that makes nothing but sizes: Python's own repeats texts and grows without end."""
+
+    def of_sizes(*sizes: Any) -> Any:
+        if not all(isinstance(size, int | torch.SymInt) for size in sizes):
+            raise InvalidProgram(f"_operator.{function.__name__} is for whole numbers")
+        made = function(*sizes)
+        if isinstance(made, int) and abs(made) >= _LARGEST_SIZE:
+            raise InvalidProgram(f"_operator.{function.__name__} makes a size of more than 63 bits")
+        return made
+
+    return of_sizes
+
+
 def _target(name: str) -> Callable[..., Any]:
     """The function behind a name of the list."""
     if name in INTEGER:
-        found: Callable[..., Any] = getattr(operator, name.removeprefix("_operator."))
-        return found
+        return _bounded(getattr(operator, name.removeprefix("_operator.")))
     if name in ATEN:
         packet, overload = name.removeprefix("torch.ops.aten.").split(".")
         call = getattr(getattr(torch.ops.aten, packet, None), overload, None)

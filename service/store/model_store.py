@@ -108,7 +108,11 @@ class ModelStore:
         """
         self.check_publishable(name, version, replace=replace)
         target = self.folder / name / str(version)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise StoreError(f"the model store cannot be written to: {error.strerror}") from error
         with _scratch(self.folder) as scratch:
             fresh, replaced = scratch / name / str(version), scratch / ".replaced"
             fresh.mkdir(parents=True)

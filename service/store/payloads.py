@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from service.store.program import Program
     from service.store.tensor_tables import Payload
 
+_MOST_ELEMENTS = 1 << 40
+
 DTYPES = {
     1: torch.uint8,
     2: torch.int8,
@@ -70,7 +72,8 @@ def _view(name: str, payload: Payload, storage: Tensor) -> Tensor:
     sizes, strides = ([extent.as_int for extent in extents] for extents in (meta.sizes, meta.strides))
     offset, count = meta.storage_offset.as_int, math.prod(sizes)
     last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=False))
-    if len(sizes) != len(strides) or count > len(storage) or (count and last >= len(storage)):
+    is_absurd = math.prod(max(size, 1) for size in sizes) >= _MOST_ELEMENTS  # though one without elements
+    if len(sizes) != len(strides) or is_absurd or count > len(storage) or (count and last >= len(storage)):
         raise InvalidProgram(f"the stored tensor {name[:80]!r} reaches beyond its bytes")
     tensor = storage.as_strided(sizes, strides, offset) if count else storage.new_empty(sizes)
     return nn.Parameter(tensor, requires_grad=False) if payload.is_param else tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ _REFUSED = {  # what an entry begins with, and why it is not read
     "extra/": "is an extra file; save the program without extra_files",
     "models/": "is a second model; save one program a file",
 }
-_LARGEST_JSON = 1 << 27
+_LARGEST_JSON = 1 << 25  # in Python it takes 25 times as much
 
 
 def named(entries: Mapping[str, memoryview]) -> dict[str, memoryview]:
@@ -62,13 +63,23 @@ def document_of(entries: Mapping[str, memoryview], name: str) -> dict[str, Any]:
         raise InvalidProgram(f"entry {name!r} is larger than {_LARGEST_JSON} bytes")
     try:
         document = json.loads(
-            bytes(content), object_pairs_hook=without_repeats, parse_constant=_refuse_constant
+            bytes(content),
+            object_pairs_hook=without_repeats,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
         raise InvalidProgram(f"entry {name!r} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidProgram(f"entry {name!r} is not a JSON object")
     return document
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:80]} is beyond what a number can be")
+    return number
 
 
 def _refuse_constant(text: str) -> None:

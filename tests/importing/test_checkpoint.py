@@ -252,3 +252,34 @@ def test_stand_ins_are_forgotten_with_the_file(tmp_path: Path) -> None:
     before = torch.serialization.get_safe_globals()
     checkpoint.read(saved(tmp_path, {"model": WEIGHTS, "args": argparse.Namespace(lr=1)}))
     assert torch.serialization.get_safe_globals() == before
+
+
+def test_a_score_beside_the_weights_is_none_of_them(tmp_path: Path) -> None:
+    """As PyTorch's ImageNet example writes its checkpoints."""
+    document = {"epoch": 9, "arch": "resnet18", "state_dict": WEIGHTS, "best_acc1": torch.tensor(71.2)}
+    assert same(checkpoint.read(saved(tmp_path, document)).tensors)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [torch.zeros(2, device="meta"), torch.zeros(2).to_sparse(), torch.zeros(2, dtype=torch.complex64)],
+    ids=["meta", "sparse", "complex"],
+)
+def test_tensors_that_are_no_weights_are_named(tmp_path: Path, odd: Tensor) -> None:
+    assert "with values: conv.bias" in refused(saved(tmp_path, {**WEIGHTS, "conv.bias": odd}))
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    with zipfile.ZipFile(saved(tmp_path, WEIGHTS)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert "is compressed" in refused(tmp_path / "small.pth")
+
+
+@pytest.mark.parametrize("length", [18, 19, 29, 51, 52, 55])
+def test_an_old_file_that_is_cut_anywhere_is_damaged(tmp_path: Path, length: int) -> None:
+    path = saved(tmp_path, WEIGHTS, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:length])
+    assert "run.pth is" in refused(path)

@@ -124,7 +124,7 @@ def refused_again(capsys: pytest.CaptureFixture[str], *more: str) -> str:
         ),
         (
             ("digits", "--weights", "run.pth", *GRAY, "--labels", "x"),
-            "the labels file x cannot be read as UTF-8 text",
+            "the labels file x cannot be read: No such file or directory",
         ),
         (
             ("resnet18", "--weights", "run.pth"),

@@ -16,7 +16,7 @@ from service.graph import fold
 from service.network import catalog
 from service.network.adopt import norms
 from service.network.program import ProgramNetwork
-from service.network.program_call import Call
+from service.network.program_call import Call, _target
 from service.network.random_stats import randomise
 from service.store import program as programs
 from service.store.program_tables import Node
@@ -230,3 +230,92 @@ def test_a_decomposed_norm_cannot_read_beyond_its_vectors() -> None:
     program = rebuilt(with_document(saved(small()), change))
     with pytest.raises(RuntimeError, match="running_mean should contain 5 elements not 4"):
         program(rows(2, 3, 8, 8))
+
+
+class Shrinks(nn.Module):
+    """Asks for an enlargement by a scale that has nothing to do with the sizes."""
+
+    def __init__(self, scale: float | None) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        resized = torch.ops.aten._upsample_bilinear2d_aa(x, [12, 12], False, self.scale, self.scale)
+        out: Tensor = resized.mean((2, 3))
+        return out
+
+
+def test_a_scale_that_reads_beyond_the_image_is_refused() -> None:
+    """The operator believes it, and the process would end."""
+    for scale in (1e-6, 0.0, -1.0, 1e6):
+        with pytest.raises(InvalidProgram, match="has the scale"):
+            rebuilt(saved(Shrinks(scale)))
+    for usual in (None, 1.5):
+        assert_same(Shrinks(usual), rebuilt(saved(Shrinks(usual))), 3, 8, 8)
+
+
+class Remembers(nn.Module):
+    """An instance norm that writes what it sees into its buffers; its schema says that it changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("var", torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.ops.aten.instance_norm(x, None, None, self.mean, self.var, True, 0.1, 1e-5, False)
+        out: Tensor = seen.mean((2, 3))
+        return out
+
+
+def test_a_norm_that_remembers_what_it_saw_is_refused() -> None:
+    with pytest.raises(ModelRefused, match="changes a stored tensor"):
+        fold(Remembers(), rows(2, 3, 8, 8))
+    with pytest.raises(ModelRefused, match="changes a stored tensor"):
+        fold(rebuilt(saved(Remembers())), rows(2, 3, 8, 8))
+
+
+class Divides(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        whole = x.flatten(1).to(torch.int64)
+        return torch.div(whole, -1, rounding_mode="trunc").float()
+
+
+def test_a_division_that_may_end_the_process_is_refused() -> None:
+    """The smallest whole number by -1, which a single request could bring about."""
+    with pytest.raises(ModelRefused, match="divides whole numbers"):
+        fold(rebuilt(saved(Divides())), rows(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("mul", ("ab", 1 << 20)),
+        ("mul", ([1, 2], 9)),
+        ("mod", ("%999d", 1)),
+        ("mul", (1 << 40, 1 << 40)),
+        ("neg", (1.5,)),
+    ],
+)
+def test_functions_of_sizes_make_sizes_of_sizes(name: str, sizes: tuple[Any, ...]) -> None:
+    with pytest.raises(InvalidProgram, match=f"_operator.{name}"):
+        _target(f"_operator.{name}")(*sizes)
+    assert _target("_operator.mul")(6, 7) == 42
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"as_string": "ab"}, {"as_ints": [1, 2]}, {"as_tensor": {"name": "x"}}, {"as_float": 2.0}],
+    ids=str,
+)
+def test_what_is_no_size_is_no_argument_of_a_function_of_sizes(argument: dict[str, Any]) -> None:
+    given = [{"name": "", "arg": argument}, {"name": "", "arg": {"as_int": 2}}]
+    call = Node.model_validate({"target": "_operator.mul", "inputs": given, "outputs": []})
+    with pytest.raises(InvalidProgram, match="is for 2 whole numbers"):
+        Call.of(call)
+
+
+def test_a_program_of_more_modules_than_any_network_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.network.program._MOST_MODULES", 2)
+    with pytest.raises(InvalidProgram, match="more than 2 modules"):
+        rebuilt(saved(small()))

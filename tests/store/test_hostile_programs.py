@@ -16,6 +16,7 @@ from service.network.program import ProgramNetwork
 from service.store import program as programs
 from tests.store.programs import (
     CONSTANTS,
+    MODEL,
     SAMPLES,
     WEIGHTS,
     entries_of,
@@ -491,3 +492,9 @@ def test_a_size_is_sums_and_products_of_symbols(honest: bytes, text: str) -> Non
         values["relu"]["sizes"][0]["as_expr"]["expr_str"] = text
 
     assert why_not(with_document(honest, change))
+
+
+def test_a_number_beyond_what_numbers_can_be_is_refused(honest: bytes) -> None:
+    entries = entries_of(honest)
+    entries[MODEL] = entries[MODEL].replace(b"{", b'{"nobody reads this": 1e999, ', 1)
+    assert "beyond what a number can be" in why_not(packed(entries))
