@@ -12,6 +12,7 @@ from service import telemetry
 from service.engine.placement import place
 from service.engine.supervisor import Supervisor
 from service.errors import InvalidConfiguration
+from service.keyring import Keyring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,7 @@ def serve(settings: Settings, greet: Callable[[list[ModelCard], str], None]) -> 
     `greet` is called once everything is ready, with the cards of the models and the address that is served.
     """
     telemetry.set_up_logs(settings.log_level, settings.log_format)
+    Keyring(settings)  # a wrong key is found before anything is started
     _allow_descriptors()
     return asyncio.run(_serve(settings, greet))
 

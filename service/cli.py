@@ -67,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
             _add_setting(sub, flag)
         return sub
 
-    add("serve", _serve, "Fold, prove and serve every model of the store.", Settings.model_fields)
+    flags = [name for name in Settings.model_fields if name != "keys"]  # all may see a command's arguments
+    add("serve", _serve, "Fold, prove and serve every model of the store.", flags)
     models = add("models", _models, "List what is in the store.", ("model_store",))
     models.add_argument("--json", action="store_true", help="print JSON")
     for name, command, summary in (

@@ -76,6 +76,18 @@ class InvalidHttp(InvalidInput):
     """What came over the connection is not HTTP/1.1."""
 
 
+class LoadRefused(InvalidInput):
+    """A model that was to be loaded must not be served as it is in the store; what was served still is."""
+
+
+class Unauthorized(FoldserveError):
+    """The request bears no key, or one that nobody has."""
+
+
+class Forbidden(FoldserveError):
+    """What was asked for needs another key, or is switched off."""
+
+
 class NotFound(FoldserveError):
     """What was named does not exist."""
 

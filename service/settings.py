@@ -14,6 +14,9 @@ from service.errors import InvalidConfiguration
 
 PREFIX = "FOLDSERVE_"
 
+_NUMBER = "[1-9][0-9]{0,17}"
+_VERSIONS = f"^(latest(:{_NUMBER})?|all|{_NUMBER}(,{_NUMBER})*)$"
+
 
 class Settings(BaseSettings):
     """Every setting with its default; frozen, and handed down as an argument, never global."""
@@ -24,8 +27,16 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port; 0 takes a free one.")
     model_store: Path = Field(Path("model_store"), description="Folder that holds <model>/<version>/.")
     models: str = Field("", description="Names of the models to serve, separated by commas; empty: all.")
-    versions: Literal["latest", "all"] = Field(
-        "latest", description="Serve the highest version of each model, or all of them."
+    versions: Annotated[str, Field(pattern=_VERSIONS)] = Field(
+        "latest",
+        description="Versions of each model to serve: latest, latest:N, all, or numbers such as 1,4.",
+    )
+    model_control: Literal["none", "poll", "explicit"] = Field(
+        "none",
+        description="When what is served changes: never, with the store, or when an admin asks for it.",
+    )
+    poll_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        15.0, description="Seconds between two looks at the model store; with model_control=poll only."
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     precision: Literal["manifest", "float32", "tf32", "bfloat16", "float16"] = Field(
@@ -83,6 +94,14 @@ class Settings(BaseSettings):
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
         5,
         description="Deaths of a process within ten minutes after which it is replaced; one more is the end.",
+    )
+    keys: str = Field(
+        "",
+        repr=False,
+        description="Keys, each ROLE:NAME:KEY, separated by commas; only in the environment.",
+    )
+    keys_file: Path | None = Field(
+        None, description="File of keys, a line each, read anew when it changes; lines with # are comments."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How it is logged.")

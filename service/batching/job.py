@@ -9,17 +9,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class ModelKey(NamedTuple):
-    """One version of one model."""
-
-    model: str
-    version: int
-
-
 class Lane(NamedTuple):
     """What rows must share to be computed in one batch."""
 
-    key: ModelKey
+    model: int
+    """The number of what was loaded: a version that is loaded anew has another one."""
     dtype: str
 
 
@@ -61,8 +55,7 @@ class Job:
     def __repr__(self) -> str:
         taken = f", {self.taken} taken" if self.taken else ""
         cancelled = ", cancelled" if self.cancelled else ""
-        (model, version), dtype = self.lane
-        return f"<Job {model}/{version} {dtype}, {self.rows} rows{taken}{cancelled}>"
+        return f"<Job of model {self.lane.model}, {self.lane.dtype}, {self.rows} rows{taken}{cancelled}>"
 
 
 JobT = TypeVar("JobT", bound=Job)

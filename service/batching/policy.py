@@ -14,8 +14,6 @@ from service.batching.job import JobT, Part
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from service.batching.job import ModelKey
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -40,7 +38,7 @@ class Decision(Generic[JobT]):
 
 
 def decide(
-    waiting: Iterable[Iterable[JobT]], max_batch: Mapping[ModelKey, int], limits: Limits, now: float
+    waiting: Iterable[Iterable[JobT]], max_batch: Mapping[int, int], limits: Limits, now: float
 ) -> Decision[JobT]:
     """Choose among `waiting` jobs: those of each lane apart, in order of arrival.
 
@@ -55,7 +53,7 @@ def decide(
     lanes.sort(key=lambda lane: lane[0].arrived)
     waits = []
     for oldest, others in lanes:
-        parts, is_full = _fill(oldest, others, max_batch[oldest.lane.key], now, dropped)
+        parts, is_full = _fill(oldest, others, max_batch[oldest.lane.model], now, dropped)
         wait_s = 0.0 if is_full else _patience(parts, limits, now)
         if wait_s <= 0:
             return Decision(tuple(parts), tuple(dropped))

@@ -12,7 +12,7 @@ from service.batching.policy import Decision, decide
 from service.errors import UnknownModel
 
 if TYPE_CHECKING:
-    from service.batching.job import Lane, ModelKey
+    from service.batching.job import Lane
     from service.batching.policy import Limits
 
 _ARRIVED = attrgetter("arrived")
@@ -26,18 +26,22 @@ class Queue(Generic[JobT]):
         # is, what fits a batch of each model, and whether company may still come.
         self._waiting: dict[Lane, list[JobT]] = {}
         self._rows = 0
-        self._max_batch: dict[ModelKey, int] = {}
+        self._max_batch: dict[int, int] = {}
         self._limits = limits
         self._closed = False
 
-    def admit(self, key: ModelKey, max_batch: int) -> None:
-        """Jobs of this model may be submitted from now on, `max_batch` rows to a batch."""
-        self._max_batch[key] = max_batch
+    def admit(self, model: int, max_batch: int) -> None:
+        """Jobs of the model of this number may be submitted from now on, `max_batch` rows to a batch."""
+        self._max_batch[model] = max_batch
+
+    def dismiss(self, model: int) -> None:
+        """None may be any more; call it when none waits."""
+        del self._max_batch[model]
 
     def submit(self, job: JobT) -> None:
         """Queue a job behind those that arrived before it; raises `UnknownModel`."""
-        if job.lane.key not in self._max_batch:
-            raise UnknownModel(f"no model {job.lane.key.model!r} is served in version {job.lane.key.version}")
+        if job.lane.model not in self._max_batch:
+            raise UnknownModel(f"no model has the number {job.lane.model}")
         insort(self._waiting.setdefault(job.lane, []), job, key=_ARRIVED)
         self._rows += job.remaining
 

@@ -10,6 +10,7 @@ from service import telemetry
 from service.engine import allocator
 from service.engine.board import Board
 from service.engine.child import REFUSED, begin
+from service.engine.selection import Selection
 from service.errors import FoldserveError
 from service.store.model_store import ModelStore
 
@@ -25,15 +26,19 @@ def main() -> int:
     allocator.share_one_arena()
     from service.engine.engine import Engine  # noqa: PLC0415 - the threads that torch starts come after all this
 
+    selection = Selection(ModelStore(order.settings.model_store), order.settings, order.served)
     counts = telemetry.Telemetry(telemetry.SharedValues(order.counts, "engine"))
     try:
-        Engine(ModelStore(order.settings.model_store), order.settings, control, board, counts).run()
+        engine = Engine(selection, order.settings, control, board, counts)
+        engine.run()
     except FoldserveError as refused:
         log.error("%s", refused)  # noqa: TRY400 - it is written for people
         return REFUSED
     except Exception:
         log.exception("the engine failed")
         return 1
+    if engine.is_loading:
+        os._exit(0)  # an interpreter that ends would stop the thread in the middle of torch
     return 0
 
 

@@ -14,13 +14,12 @@ import os
 import struct
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load, save
 
-from service.batching.job import ModelKey
 from service.errors import UnknownLayer
 from service.inspection.layer_stats import LayerStats
 from service.store.manifest import Manifest
@@ -29,6 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+
+class ModelKey(NamedTuple):
+    """One version of one model."""
+
+    model: str
+    version: int
 
 
 class ModelFacts(BaseModel):
@@ -73,9 +79,12 @@ class ModelFacts(BaseModel):
         return ModelKey(self.model, self.version)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelCard:
-    """One loaded version: its facts, and per norm the stored vectors, bit for bit."""
+    """One loaded version: its facts, and per norm the stored vectors, bit for bit.
+
+    Two are the same only as objects: a version that is loaded anew gets a new one.
+    """
 
     facts: ModelFacts
     vectors: Mapping[str, Mapping[str, np.ndarray]]

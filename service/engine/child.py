@@ -35,6 +35,8 @@ class Order(BaseModel):
     """Of a worker, from 0."""
     counts: Path
     """The folder in which all processes count."""
+    served: list[tuple[str, int]] | None = None
+    """Of an engine in the place of another: the models and versions that were served; None: as selected."""
     cores: list[int] | None = None
     """Those that it may run on; None leaves that as it is."""
 

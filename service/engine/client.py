@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from service.batching.admission import Rate, refusal, whole_seconds
-from service.batching.job import ModelKey
 from service.engine import card as cards
 from service.engine.arena import Arena
-from service.engine.control import Kind
+from service.engine.card import ModelKey
+from service.engine.control import Kind, Message
 from service.engine.doorbell import Outcome
+from service.engine.errands import Errands
 from service.engine.line import Line
 from service.errors import EngineFailed, NotReady, QueueFull, UnknownModel, UnknownVersion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from service.batching.job import Answer
     from service.engine.board import Board
     from service.engine.card import ModelCard
-    from service.engine.control import Message
     from service.engine.doorbell import Reply
     from service.engine.run import Run
     from service.settings import Settings
@@ -30,24 +34,39 @@ State = Literal["starting", "ready", "draining", "stopped"]
 _RETRY_S = 1
 
 
+@dataclass(eq=False)
+class _Edition:
+    """A version as it was loaded once: its number, its rate, and how many requests and jobs use it."""
+
+    card: ModelCard
+    number: int
+    rate: Rate
+    uses: int = 0
+    is_dropped: bool = False
+
+
 class EngineClient:
     """Reserves room for rows and has them computed; knows the model cards and the engine's state.
 
-    For one event loop. `number` is the worker's own on the board, which it tells what waits here.
+    For one event loop. `number` is the worker's own on the board, which it tells what waits here; `tell`
+    says something to the supervisor.
     """
 
-    def __init__(self, settings: Settings, board: Board, number: int) -> None:
+    def __init__(
+        self, settings: Settings, board: Board, number: int, tell: Callable[[Message], None]
+    ) -> None:
         self.board = board
         self.limits = settings.limits
         self._hang_s = settings.hang_timeout_s
         self._own = board.workers[number]
+        self._tell = tell
+        self.errands = Errands(tell)
         # The mutable state: what the supervisor has told so far.
         self.is_ready = False
         self.is_draining = False
         self._line: Line | None = None
         self._cards: dict[ModelKey, ModelCard] = {}
-        self._numbers: dict[ModelKey, int] = {}
-        self._rates: dict[ModelKey, Rate] = {}
+        self._editions: dict[ModelCard, _Edition] = {}
 
     def hear(self, message: Message) -> None:
         """Take what the supervisor says of the engine."""
@@ -60,12 +79,18 @@ class EngineClient:
                 self._learn(message.number, message.descriptors[0])
             case Kind.READY:
                 # What an engine before this one had loaded, and this one has not, is served no more.
-                self._cards = {key: card for key, card in self._cards.items() if key in self._numbers}
+                self._cards = {key: card for key, card in self._cards.items() if card in self._editions}
                 self.is_ready = True
             case Kind.LOST:
                 self.is_ready = False
-                self._numbers.clear()  # the next engine numbers anew
+                self._editions.clear()  # the next engine loads anew
                 self._replace_line(None)
+            case Kind.DROP:
+                self._drop(message.number)
+            case Kind.FENCE:
+                self._tell(message)
+            case Kind.SETTLED:
+                self.errands.settle(message)
             case Kind.DRAIN:
                 self.is_draining = True
             case _:
@@ -104,24 +129,38 @@ class EngineClient:
             raise UnknownModel(f"no model {model!r} is served")
         raise UnknownVersion(f"model {model!r} is not served in version {chosen}")
 
+    @contextmanager
+    def using(self, model: str, version: int | None = None) -> Iterator[ModelCard]:
+        """The same for a request: until the block ends it is computed, even where others take its place."""
+        card = self.card(model, version)
+        edition = self._editions.get(card)
+        if edition is None:  # of an engine that was lost; what is asked of it is refused
+            yield card
+            return
+        edition.uses += 1
+        try:
+            yield card
+        finally:
+            self._use_less(edition)
+
     def refuse_when_full(self, card: ModelCard, deadline: float) -> None:
         """Raise what `reserve` would raise for a single row, before a body is read in vain."""
-        self._serving_line(card)
-        self._refuse(card, 1, deadline)
+        _, edition = self._serving(card)
+        self._refuse(edition, 1, deadline)
 
     def reserve(self, card: ModelCard, rows: int, dtype: str, deadline: float) -> Run:
         """Room for so many rows of `dtype` and their answers; `deadline` in seconds of the monotonic clock.
 
         Refused at once where they would wait too long: raises `NotReady`, `QueueFull`, `InputTooLarge`.
         """
-        line = self._serving_line(card)
-        self._refuse(card, rows, deadline)
+        line, edition = self._serving(card)
+        self._refuse(edition, rows, deadline)
         run = line.take(rows, dtype, card.facts.manifest.input.shape, card.facts.output_shape)
         if run is None:
             raise QueueFull(
                 f"there is no room for {rows} rows now", retry_after_s=whole_seconds(self.board.load().work_s)
             )
-        self._count(run, self._rates[card.key])
+        self._count(run, edition)
         return run
 
     async def infer(self, card: ModelCard, run: Run, deadline: float) -> Answer:
@@ -130,28 +169,28 @@ class EngineClient:
         Raises `DeadlinePassed` and `EngineFailed`. Being cancelled cancels the job: waiting rows then never
         reach the device.
         """
-        line = self._line
-        if line is None or run.slots is not line.slots:
+        line, edition = self._line, self._editions.get(card)
+        if line is None or edition is None or run.slots is not line.slots:
             raise EngineFailed("the engine stopped", retry_after_s=1)
-        return await line.infer(run, self._numbers[card.key], deadline)
+        return await line.infer(run, edition.number, deadline)
 
     def beat(self) -> None:
         """Tell the board that this worker's loop runs, and what it holds; call it several times a second."""
         self._own.beat()
         self._own.slots_taken = 0 if self._line is None else self._line.slots.taken
 
-    def _refuse(self, card: ModelCard, rows: int, deadline: float) -> None:
+    def _refuse(self, edition: _Edition, rows: int, deadline: float) -> None:
         timeout_s = deadline - time.monotonic()
-        why = refusal(self.board.load(), rows, self._rates[card.key], timeout_s, self.limits)
+        why = refusal(self.board.load(), rows, edition.rate, timeout_s, self.limits)
         if why:
             raise why
 
-    def _serving_line(self, card: ModelCard) -> Line:
+    def _serving(self, card: ModelCard) -> tuple[Line, _Edition]:
         if not self.is_ready or self._line is None or self._line.gone.is_set():
             raise NotReady("models are still being loaded", retry_after_s=_RETRY_S)
-        if self._cards.get(card.key) is not card:
+        if card not in self._editions:
             raise NotReady("the model was loaded anew meanwhile", retry_after_s=_RETRY_S)
-        return self._line
+        return self._line, self._editions[card]
 
     def _replace_line(self, line: Line | None) -> None:
         if self._line is not None:
@@ -163,13 +202,29 @@ class EngineClient:
     def _learn(self, number: int, descriptor: int) -> None:
         card = cards.read(descriptor)
         os.close(descriptor)
-        self._cards[card.key], self._numbers[card.key] = card, number
-        self._rates[card.key] = Rate(card.facts.seconds_per_row, card.facts.max_batch)
+        self._cards[card.key] = card
+        self._editions[card] = _Edition(card, number, Rate(card.facts.seconds_per_row, card.facts.max_batch))
 
-    def _count(self, run: Run, rate: Rate) -> None:
+    def _drop(self, number: int) -> None:
+        """Serve it no more; who uses it goes on until the end."""
+        edition = next(each for each in self._editions.values() if each.number == number)
+        if self._cards.get(edition.card.key) is edition.card:
+            del self._cards[edition.card.key]
+        edition.is_dropped = True
+        edition.uses += 1
+        self._use_less(edition)
+
+    def _use_less(self, edition: _Edition) -> None:
+        edition.uses -= 1
+        if edition.is_dropped and not edition.uses and self._editions.get(edition.card) is edition:
+            del self._editions[edition.card]
+            self._tell(Message(Kind.IDLE, edition.number))
+
+    def _count(self, run: Run, edition: _Edition) -> None:
         """Tell the board of rows that wait, until they do no more; then learn how long they took."""
-        own, rows = self._own, len(run)
+        own, rows, rate = self._own, len(run), edition.rate
         work_s = rows * rate.seconds_per_row
+        edition.uses += 1
         own.rows += rows
         own.work_s += work_s
 
@@ -178,5 +233,6 @@ class EngineClient:
             own.work_s = own.work_s - work_s if own.rows else 0.0  # rounding must not add up
             if reply and reply.outcome is Outcome.ANSWERED:  # be it too late for whoever asked
                 rate.observe(rows, reply.batch_rows, reply.compute_s)
+            self._use_less(edition)
 
         run.on_settled = settled

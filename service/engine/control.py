@@ -39,6 +39,19 @@ class Kind(IntEnum):
     """From the engine: the worker of this number broke the protocol."""
     DRAIN = 8
     """To a child: finish what was accepted, then end."""
+    ASK = 9
+    """From a worker to the supervisor to the engine: make a change; the asker's number for it."""
+    DROP = 10
+    """From the engine to the supervisor to every worker: the model of this number is served no more."""
+    IDLE = 11
+    """From a worker: no request here uses the model of this number, which was dropped, any more."""
+    RETIRE = 12
+    """To the engine: the same of all workers."""
+    FENCE = 13
+    """To a worker and back: all that was said before this is done."""
+    SETTLED = 14
+    """From the engine to the supervisor to every worker: what became of a change; its number for the
+    worker that asked, 0 for the others."""
 
 
 class Message(NamedTuple):

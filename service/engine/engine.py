@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -16,25 +15,26 @@ import numpy as np
 import torch
 
 from service.batching.queue import Queue
-from service.engine import card
 from service.engine.control import Kind, Message
 from service.engine.doorbell import Outcome
 from service.engine.loading import load
+from service.engine.repertoire import Repertoire
 from service.engine.switchboard import Switchboard
-from service.errors import InvalidConfiguration
+from service.engine.turnover import Turnover
+from service.errors import FoldserveError
 from service.plan import device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from service.batching.job import ModelKey, Part
+    from service.batching.job import Part
     from service.engine.board import Board
-    from service.engine.card import ModelFacts
     from service.engine.control import Control
     from service.engine.linked_job import LinkedJob
-    from service.plan.plan import Plan
+    from service.engine.loading import Loaded
+    from service.engine.selection import Selection
     from service.settings import Settings
-    from service.store.model_store import ModelStore, StoredModel
+    from service.store.model_store import StoredModel
     from service.telemetry import Telemetry
 
 log = logging.getLogger("foldserve.engine")
@@ -43,20 +43,26 @@ _HEARTBEAT_S = 0.25
 
 
 class Engine:
-    """Loads what the settings name, then answers over its links until it is told to stop."""
+    """Loads what is selected, then answers over its links until it is told to stop."""
 
     def __init__(
-        self, store: ModelStore, settings: Settings, control: Control, board: Board, telemetry: Telemetry
+        self,
+        selection: Selection,
+        settings: Settings,
+        control: Control,
+        board: Board,
+        telemetry: Telemetry,
     ) -> None:
-        self._store = store
+        self._selection = selection
         self._settings = settings
         self._control = control
         self._board = board
         self._telemetry = telemetry
         self._queue: Queue[LinkedJob] = Queue(settings.limits)
-        self._plans: dict[ModelKey, Plan] = {}
-        self._models: list[ModelFacts] = []
-        self._switchboard = Switchboard(control, self._queue, self._models)
+        self._repertoire = Repertoire()
+        self._turnover = Turnover(self._load, selection, self._repertoire, self._queue, control)
+        self._switchboard = Switchboard(control, self._queue, self._repertoire.facts, self._turnover.obey)
+        self._switchboard.wake_for(self._turnover.fileno())
 
     def run(self) -> None:
         """Load, then serve; raises what a model or a setting is refused for."""
@@ -69,45 +75,44 @@ class Engine:
         while not self._switchboard.is_done:
             self._board.engine.beat()
             self._switchboard.hear(patience_s)
+            has_more = self._turnover.step()  # of a change; requests go on in between
             patience_s = self._step()
+            if has_more:
+                patience_s = 0.0
         self._switchboard.close()
+        self._turnover.close()
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a version is being loaded, which nobody can stop."""
+        return self._turnover.is_loading
 
     # --- loading
 
     def _load_models(self) -> None:
         gc.freeze()  # what is imported stays; the collections while loading need not look at it
-        chosen = device.choose(self._settings.device)
-        for stored in self._chosen_models():
-            self._load(stored, chosen)
+        for stored in self._selection.at_start():
+            fingerprint = stored.fingerprint()
+            try:
+                self._turnover.enter(self._load(stored), fingerprint)
+            except FoldserveError as refused:
+                if not self._selection.is_forgiving:
+                    raise
+                log.error("%s is served no more: %s", stored, refused)  # noqa: TRY400 - it is written for people
 
-    def _chosen_models(self) -> list[StoredModel]:
-        names = self._settings.model_names or self._store.names()
-        if not names:
-            raise InvalidConfiguration("the model store holds no model")
-        latest = self._settings.versions == "latest"
-        newest = {name: self._store.open(name) for name in names}  # raises where there is no version
-        if latest:
-            return list(newest.values())
-        return [self._store.open(name, version) for name in names for version in self._store.versions(name)]
-
-    def _load(self, stored: StoredModel, on: torch.device) -> None:
-        precision = None if self._settings.precision == "manifest" else self._settings.precision
-        device.set_threads(self._settings.threads)  # plans that are tuned change it
-        loaded = load(
+    def _load(self, stored: StoredModel) -> Loaded:
+        """Make a version ready, on whatever thread; raises what it is refused for."""
+        settings = self._settings
+        chosen = device.choose(settings.device)
+        device.set_threads(settings.threads)  # plans that are tuned change it
+        return load(
             stored,
-            on,
-            precision=precision,
-            max_batch=self._settings.max_batch or None,
-            threads=self._settings.threads,
-            tune=self._settings.tune,
+            chosen,
+            precision=None if settings.precision == "manifest" else settings.precision,
+            max_batch=settings.max_batch or None,
+            threads=settings.threads,
+            tune=settings.tune,
         )
-        key = loaded.card.key
-        self._plans[key] = loaded.plan
-        self._queue.admit(key, loaded.plan.max_batch)
-        descriptor = card.write(loaded.card)
-        self._control.send(Message(Kind.CARD, len(self._models), descriptors=(descriptor,)))
-        os.close(descriptor)
-        self._models.append(loaded.card.facts)
 
     # --- serving
 
@@ -153,11 +158,11 @@ class Engine:
         self._switchboard.reply(job, Outcome.LATE)
 
     def _answer(self, batch: Sequence[Part[LinkedJob]]) -> None:
-        key, started = batch[0].job.lane.key, time.monotonic()
+        model, started = batch[0].job.lane.model, time.monotonic()
         inputs = [part.job.inputs[part.start : part.stop] for part in batch]
         rows = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
         self._board.engine.rows = len(rows)
-        answers = self._plans[key](torch.from_numpy(rows)).numpy()
+        answers = self._repertoire.plan(model)(torch.from_numpy(rows)).numpy()
         seconds = time.monotonic() - started
         first = 0
         for part in batch:
@@ -166,12 +171,13 @@ class Engine:
             first += size
             self._count(part, started, seconds, len(rows))
         # Before anybody hears of it: who has an answer may ask at once how many batches there were.
-        self._telemetry.batch(key.model, key.version, len(rows))
+        facts = self._repertoire.facts[model]
+        self._telemetry.batch(facts.model, facts.version, len(rows))
         self._switchboard.flush()
 
     def _require_health(self, job: LinkedJob) -> None:
         """Raise where rows that are surely good fail, too: then only a new process helps the device."""
-        self._plans[job.lane.key](torch.zeros(1, *job.inputs.shape[1:]))
+        self._repertoire.plan(job.lane.model)(torch.zeros(1, *job.inputs.shape[1:]))
 
     def _count(self, part: Part[LinkedJob], started: float, seconds: float, batch_rows: int) -> None:
         job = part.job

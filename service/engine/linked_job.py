@@ -10,7 +10,7 @@ from service.engine.arena import row_bytes, slots_for
 from service.engine.doorbell import DTYPES, MalformedRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     import numpy as np
 
@@ -36,9 +36,9 @@ class LinkedJob(Job):
     batch_rows: int = 0
 
 
-def linked_job(link: Link, ring: Ring, models: Sequence[ModelFacts]) -> LinkedJob:
+def linked_job(link: Link, ring: Ring, models: Mapping[int, ModelFacts]) -> LinkedJob:
     """The job behind a record; raises `MalformedRecord` for one that points at what is not there."""
-    if ring.model >= len(models) or ring.dtype >= len(DTYPES):
+    if ring.model not in models or ring.dtype >= len(DTYPES):
         raise MalformedRecord(f"model {ring.model}, dtype {ring.dtype}")
     facts, dtype = models[ring.model], DTYPES[ring.dtype]
     row, answer = facts.manifest.input.shape, facts.output_shape
@@ -47,7 +47,7 @@ def linked_job(link: Link, ring: Ring, models: Sequence[ModelFacts]) -> LinkedJo
     if not link.arena.holds(ring.first_slot, slots):
         raise MalformedRecord(f"{ring.rows} rows from slot {ring.first_slot} on")
     return LinkedJob(
-        lane=Lane(facts.key, dtype),
+        lane=Lane(ring.model, dtype),
         rows=ring.rows,
         arrived=ring.arrived,
         deadline=ring.deadline,

@@ -9,13 +9,14 @@ import socket
 from typing import TYPE_CHECKING
 
 from service.engine import arena, card
+from service.engine.changes import Changes
 from service.engine.control import Kind, MalformedMessage, Message, close_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from service.engine.board import Board
-    from service.engine.card import ModelCard
+    from service.engine.card import ModelCard, ModelKey
     from service.engine.child import Child
 
 log = logging.getLogger("foldserve")
@@ -39,6 +40,9 @@ class Roster:
         self.is_ready = False
         """Whether the engine has loaded everything."""
         self._cards: dict[int, int] = {}
+        self.served: list[ModelKey] | None = None
+        """What the last engine that was ready served at its end."""
+        self.changes = Changes(self.workers.values, self._tell_engine)
 
     def everybody(self) -> list[Child]:
         """All that run."""
@@ -57,6 +61,8 @@ class Roster:
 
     def strike_engine(self) -> None:
         """The engine has ended; what it said is true no more."""
+        if self.is_ready:
+            self.served = [each.key for each in self.cards()]
         if self.engine:
             self.engine.forget()
         self.engine, self.is_ready = None, False
@@ -65,6 +71,7 @@ class Roster:
         for descriptor in self._cards.values():
             os.close(descriptor)
         self._cards.clear()
+        self.changes.strike_engine()
 
     def enter_worker(self, number: int, worker: Child) -> None:
         """A worker was started; it is told what the others know already."""
@@ -78,7 +85,9 @@ class Roster:
 
     def strike_worker(self, number: int) -> None:
         """A worker has ended."""
-        self.workers.pop(number).forget()
+        worker = self.workers.pop(number)
+        worker.forget()
+        self.changes.strike_worker(worker)
         self.up.discard(number)
         self._board.workers[number].clear()
 
@@ -107,6 +116,10 @@ class Roster:
             self._changed()
         elif message.kind is Kind.DISMISSED:
             self.kill_worker(message.number)
+        elif message.kind in (Kind.DROP, Kind.SETTLED):
+            if message.kind is Kind.DROP:
+                os.close(self._cards.pop(message.number))
+            self.changes.hear_engine(message)
         else:
             close_all(message)
 
@@ -115,6 +128,13 @@ class Roster:
         if message.kind is Kind.UP:
             self.up.add(number)
             self._changed()
+        else:
+            self.changes.hear_worker(self.workers[number], message)
+
+    def _tell_engine(self, message: Message) -> bool:
+        if self.engine:
+            self.engine.tell(message)
+        return self.engine is not None
 
     def _join(self, number: int, worker: Child) -> None:
         """Give a worker and the engine a new link."""

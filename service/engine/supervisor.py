@@ -12,8 +12,11 @@ from service.engine import board
 from service.engine.backoff import Backoff
 from service.engine.child import REFUSED, Child, Order
 from service.engine.control import Kind, Message
+from service.engine.poller import Poller
 from service.engine.roster import Roster
+from service.engine.selection import Selection
 from service.engine.watch import TICK_S, Watch
+from service.store.model_store import ModelStore
 
 if TYPE_CHECKING:
     import socket
@@ -55,6 +58,7 @@ class Supervisor:
         self._board_descriptor = board.create(len(listening))
         self._board = board.Board(self._board_descriptor)
         self._board.supervisor.pid = os.getpid()
+        self._poller = Poller(Selection(ModelStore(settings.model_store), settings))
         self._roster = Roster(self._board, settings.arena_slots, self._greet_once)
         # The mutable state besides: whether everything was ready once, whether the end has begun, and how.
         self._has_greeted = False
@@ -65,12 +69,15 @@ class Supervisor:
         """Serve until the end; the answer is the exit status."""
         workers = [asyncio.create_task(self._keep_worker(number)) for number in range(len(self._listening))]
         engine = asyncio.create_task(self._keep_engine())
-        watching = asyncio.create_task(self._watch())
-        for task in (*workers, engine, watching):
+        besides = [asyncio.create_task(self._watch())]
+        if self._settings.model_control == "poll":
+            besides.append(asyncio.create_task(self._poll()))
+        for task in (*workers, engine, *besides):
             task.add_done_callback(self._require)
         await self._ending.wait()
         await self._end(workers, engine)
-        watching.cancel()
+        for task in besides:
+            task.cancel()
         return self._status
 
     def signalled(self) -> None:
@@ -86,6 +93,7 @@ class Supervisor:
         roster = self._roster
         for listening in self._listening:
             listening.close()
+        roster.changes.end()
         for child in roster.everybody():
             child.tell(Message(Kind.DRAIN))
         if roster.engine and not roster.is_ready:
@@ -105,10 +113,13 @@ class Supervisor:
         backoff = Backoff(self._settings.max_restarts)
         while not self._ending.is_set():
             order = self._order(0, self._placement.engine_cores)
+            if self._settings.model_control != "none":
+                order = order.model_copy(update={"served": self._roster.served})
             engine = await self._started(_ENGINE, order, self._board_descriptor)
             self._roster.enter_engine(engine)
             status, did_work = await engine.ended(), self._roster.is_ready
             self._roster.strike_engine()
+            self._poller.forget()
             if self._ending.is_set():
                 return
             if (
@@ -169,6 +180,14 @@ class Supervisor:
             for number in silent.workers:
                 log.error("worker %d has been silent for %g s", number, longest_s)
                 self._roster.kill_worker(number)
+
+    async def _poll(self) -> None:
+        """Have changes of the store made."""
+        while True:
+            await asyncio.sleep(self._settings.poll_s)
+            if self._roster.is_ready:
+                for change in await asyncio.to_thread(self._poller.look):
+                    self._roster.changes.ask(change)
 
     def _require(self, task: asyncio.Task[None]) -> None:
         """End the service where a part of this process itself failed: nobody would be replaced any more."""

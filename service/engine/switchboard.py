@@ -15,7 +15,7 @@ from service.engine.link import Link
 from service.engine.linked_job import LinkedJob, linked_job
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping
 
     from service.batching.queue import Queue
     from service.engine.card import ModelFacts
@@ -31,10 +31,18 @@ class Switchboard:
     A worker that breaks the protocol loses its link, and the supervisor hears of it.
     """
 
-    def __init__(self, control: Control, queue: Queue[LinkedJob], models: Sequence[ModelFacts]) -> None:
+    def __init__(
+        self,
+        control: Control,
+        queue: Queue[LinkedJob],
+        models: Mapping[int, ModelFacts],
+        obey: Callable[[Message], None],
+    ) -> None:
+        """`models` are those that jobs may be of; `obey` is told what the supervisor says of changes."""
         self._control = control
         self._queue = queue
         self._models = models
+        self._obey = obey
         # Not the selectors module, which takes longer than the call of the system that it makes.
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
@@ -56,12 +64,17 @@ class Switchboard:
         for descriptor, event in self._poll.poll(patience_s):
             link = self._links.get(descriptor)
             if link is None:
-                self._hear_control()
-                continue
+                if descriptor == self._control.fileno():
+                    self._hear_control()
+                continue  # whoever is watched besides looks for itself
             if event & select.EPOLLOUT and link.flush():
                 self._poll.modify(link, select.EPOLLIN)
             if event & ~select.EPOLLOUT:
                 self._hear_link(link)
+
+    def wake_for(self, descriptor: int) -> None:
+        """Let `hear` return when this is readable, too."""
+        self._poll.register(descriptor, select.EPOLLIN)
 
     def reply(self, job: LinkedJob, outcome: Outcome) -> None:
         """Tell a job's worker what became of it, with the next `flush` or `hear`; a gone link needs none."""
@@ -93,6 +106,8 @@ class Switchboard:
             self._jobs[link] = {}
             self._links[link.fileno()] = link
             self._poll.register(link, select.EPOLLIN)
+        elif message.kind in (Kind.ASK, Kind.RETIRE):
+            self._obey(message)
         else:
             close_all(message)
 

@@ -23,6 +23,10 @@ _MAX_LABELS_BYTES = 16 * 1024 * 1024
 _PUBLISHING = ".publishing-"
 
 
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+"""Of a version's files: name, bytes, time of the last change in nanoseconds, and number on the disk."""
+
+
 @dataclass(frozen=True)
 class StoredModel:
     """One version on disk: its manifest is read and valid, its weights are not read yet."""
@@ -36,6 +40,10 @@ class StoredModel:
     def weights_path(self) -> Path:
         """The file of the weights, which `service.store.weights` reads, or of the program that holds them."""
         return self.folder / self.manifest.network.file
+
+    def fingerprint(self) -> Fingerprint:
+        """What is another once any file of the version is; raises `StoreError` where it is gone."""
+        return _fingerprint(self.folder)
 
     def labels(self) -> tuple[str, ...] | None:
         """The labels in the order of the logits, or None where the manifest names no file."""
@@ -90,6 +98,10 @@ class ModelStore:
             raise UnknownVersion(f"model {name!r} has no version {chosen}; it has {_listed(versions)}")
         folder = self.folder / name / str(chosen)
         return StoredModel(name, chosen, folder, manifests.read(folder / manifests.FILE_NAME))
+
+    def fingerprint(self, name: str, version: int) -> Fingerprint:
+        """The same of a version that was not opened."""
+        return _fingerprint(self.folder / name / str(version))
 
     def check_publishable(self, name: str, version: int, *, replace: bool = False) -> None:
         """Raise `StoreError` where `publish` would, before any work is done."""
@@ -186,6 +198,15 @@ def _settle(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _fingerprint(folder: Path) -> Fingerprint:
+    try:
+        files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    except OSError as error:
+        what = f"{folder.parent.name}/{folder.name}"
+        raise StoreError(f"{what} is gone, or is being changed: {error.strerror}") from error
+    return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in files)
 
 
 def _is_visible_folder(entry: Path) -> bool:

@@ -49,6 +49,7 @@ _INFERENCE_SECONDS = (
 )
 _LAST_INFERENCE = LAST, "When a version last answered, in seconds since the epoch."
 _RESTARTS = "foldserve_restarts", "Processes that died and were replaced."
+_KEYS = "foldserve_key_requests", "Requests that needed a key, by its name; empty for a key of nobody's."
 _LAG = "foldserve_event_loop_lag_seconds", "Seconds that an HTTP worker's event loop woke later than asked."
 
 Stage = Literal["decode", "queue", "compute", "total"]
@@ -99,6 +100,7 @@ class Telemetry:
         self._inference_seconds = self._series(counter(*_INFERENCE_SECONDS, [*versions, "phase"]))
         last = Gauge(*_LAST_INFERENCE, versions, registry=self.registry, multiprocess_mode="max")
         self._last_inference = self._series(last)
+        self._keys = self._series(counter(*_KEYS, ["key"]))
         self._lag = seconds(*_LAG)
         restarts = counter(*_RESTARTS, ["process"])
         for process in get_args(Restarted):
@@ -138,6 +140,10 @@ class Telemetry:
     def lag(self, seconds: float) -> None:
         """Record how much later than asked an event loop woke."""
         self._lag.observe(seconds)
+
+    def key(self, name: str) -> None:
+        """Count one request that needed a key, and bore that of this name; empty: of nobody."""
+        self._keys(name).inc()
 
     def restarted(self, process: Restarted) -> None:
         """Count one process that took the place of a dead one."""

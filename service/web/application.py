@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from service import __version__
+from service.keyring import Keyring
 from service.web import (
     problems,
     routes_health,
@@ -14,9 +15,11 @@ from service.web import (
     routes_models,
     routes_page,
     routes_predict,
+    routes_repository,
     routes_v2,
 )
 from service.web.body_limit import BodyLimit
+from service.web.gate import Gate
 from service.web.shortcut import Shortcut
 
 if TYPE_CHECKING:
@@ -39,8 +42,10 @@ def compose(parts: Parts) -> ASGIApp:
     app.include_router(routes_models.router)
     app.include_router(routes_infer.router)
     app.include_router(routes_v2.router)
+    app.include_router(routes_repository.router)
     app.include_router(routes_health.router)
     app.include_router(routes_page.router)
     problems.install(app)
     settings = parts.settings
-    return BodyLimit(Shortcut(app), settings.max_body_bytes, settings.max_held_bytes)
+    limited = BodyLimit(Shortcut(app), settings.max_body_bytes, settings.max_held_bytes)
+    return Gate(limited, Keyring(settings), parts.telemetry)

@@ -68,9 +68,9 @@ async def counted(
     times, outcome, named = Times(), "internal-error", ""
     card = None
     try:
-        card = parts.client.card(model, None if version is None else parsed_version(version))
-        named = model
-        response = await answered(card, times)
+        with parts.client.using(model, None if version is None else parsed_version(version)) as card:
+            named = model
+            response = await answered(card, times)
         outcome = "ok"
     except FoldserveError as error:
         outcome = kind(error)[1]

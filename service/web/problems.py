@@ -36,6 +36,9 @@ TABLE: dict[type[errors.FoldserveError], tuple[HTTPStatus, str]] = {
     errors.RequestTimeout: (HTTPStatus.REQUEST_TIMEOUT, "request-timeout"),
     errors.HeadersTooLarge: (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large"),
     errors.InvalidHttp: (HTTPStatus.BAD_REQUEST, "invalid-http"),
+    errors.LoadRefused: (HTTPStatus.BAD_REQUEST, "load-refused"),
+    errors.Unauthorized: (HTTPStatus.UNAUTHORIZED, "unauthorized"),
+    errors.Forbidden: (HTTPStatus.FORBIDDEN, "forbidden"),
     errors.UnknownModel: (HTTPStatus.NOT_FOUND, "unknown-model"),
     errors.UnknownVersion: (HTTPStatus.NOT_FOUND, "unknown-version"),
     errors.UnknownLayer: (HTTPStatus.NOT_FOUND, "unknown-layer"),
@@ -64,6 +67,8 @@ def problem(error: errors.FoldserveError, path: str = "") -> Response:
     status, slug = kind(error)
     retry_after = getattr(error, "retry_after_s", None)
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    if status is HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         return _answer(path, status, slug, "the cause is in the service's log")
     return _answer(path, status, slug, str(error), headers)

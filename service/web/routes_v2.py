@@ -1,25 +1,17 @@
-"""The Open Inference Protocol v2 but for infer: health, metadata, configuration, statistics, repository."""
+"""The Open Inference Protocol v2 of what is served: health, metadata, configuration, statistics."""
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Path, Request
-from pydantic import ValidationError
-from starlette.responses import Response
+from fastapi import APIRouter, Path
 
 from service import __version__
-from service.errors import InvalidInput
-from service.web.bodies import received
 from service.web.context import Context
 from service.web.inference import parsed_version
-from service.web.problems import protocol_error
 from service.web.routes_health import refuse_unready
 from service.web.schemas_v2 import (
     AllStatistics,
-    IndexEntry,
-    IndexQuery,
     Live,
     ModelConfig,
     ModelMetadata,
@@ -38,7 +30,6 @@ EXTENSIONS = [
     *("model_configuration", "model_repository"),
 ]
 _ERROR: dict[str, Any] = {"model": ProtocolError}
-_LARGEST_QUERY = 4096
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
 
@@ -126,47 +117,6 @@ async def show_version_statistics(context: Context, model: str, version: Version
     return AllStatistics(model_stats=[statistics(card, context.telemetry)])
 
 
-_INDEX_BODY = {
-    "requestBody": {"content": {"application/json": {"schema": IndexQuery.model_json_schema()}}},
-}
-
-
-@router.post(
-    "/repository/index",
-    response_model=list[IndexEntry],
-    responses=dict.fromkeys((400, 408, 413), _ERROR),
-    openapi_extra=_INDEX_BODY,
-)
-async def list_repository(context: Context, request: Request) -> list[IndexEntry]:
-    """The versions that were loaded; the body may be empty."""
-    query = _query(b"".join(await received(request)))
-    state = context.client.state
-    is_ready = state == "ready"
-    if query.ready and not is_ready:
-        return []
-    return [
-        IndexEntry(
-            name=card.facts.model,
-            version=str(card.facts.version),
-            state="READY" if is_ready else "UNAVAILABLE",
-            reason="" if is_ready else f"the service is {state}",
-        )
-        for card in context.client.cards()
-    ]
-
-
-@router.post("/repository/models/{model}/load", responses={403: _ERROR}, response_class=Response)
-async def load_model(model: str) -> Response:
-    """Refused: what is served is decided when the service starts."""
-    return _control_is_off(model, "loaded")
-
-
-@router.post("/repository/models/{model}/unload", responses={403: _ERROR}, response_class=Response)
-async def unload_model(model: str) -> Response:
-    """Refused, as load is."""
-    return _control_is_off(model, "unloaded")
-
-
 def _card(parts: Parts, model: str, version: str | None = None) -> ModelCard:
     return parts.client.card(model, None if version is None else parsed_version(version))
 
@@ -174,17 +124,3 @@ def _card(parts: Parts, model: str, version: str | None = None) -> ModelCard:
 def _ready(parts: Parts, _: ModelCard) -> Ready:
     refuse_unready(parts.client)
     return Ready(ready=True)
-
-
-def _query(content: bytes) -> IndexQuery:
-    if len(content) > _LARGEST_QUERY:
-        raise InvalidInput(f"the query has more than {_LARGEST_QUERY} bytes")
-    try:
-        return IndexQuery.model_validate_json(content) if content.strip() else IndexQuery()
-    except ValidationError:
-        raise InvalidInput('the query is no JSON object such as {"ready": true}') from None
-
-
-def _control_is_off(model: str, verb: str) -> Response:
-    detail = f"model {model[:64]!r} cannot be {verb}: model control is off"
-    return protocol_error(HTTPStatus.FORBIDDEN, detail)

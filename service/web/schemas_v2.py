@@ -149,6 +149,16 @@ class IndexQuery(BaseModel):
     ready: bool | None = Field(False, description="Only what is ready.")
 
 
+class ChangeQuery(BaseModel):
+    """How a model is loaded or unloaded: only as the store says. Anything else in it is ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+    parameters: dict[str, Any] | None = Field(
+        None, description="`unload_dependents` is ignored; any other parameter is refused."
+    )
+
+
 class IndexEntry(BaseModel):
     """One version in the index."""
 

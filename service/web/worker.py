@@ -43,7 +43,7 @@ class Worker:
     async def run(self) -> None:
         """Serve; ends when everything that was accepted is answered."""
         settings = self._order.settings
-        client = EngineClient(settings, self._board, self._order.number)
+        client = EngineClient(settings, self._board, self._order.number, self._control.send)
         decoders = ThreadPoolExecutor(_decoders(), "decoder")
         telemetry = Telemetry(SharedValues(self._order.counts, f"worker-{self._order.number}"))
         server = _Server(Parts(client, settings, telemetry, decoders), self._tell_up)

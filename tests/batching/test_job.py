@@ -7,23 +7,23 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from service.batching.job import Answer, Job, Lane, ModelKey, Part
+from service.batching.job import Answer, Job, Lane, Part
 from service.batching.policy import Limits
 from service.batching.queue import Queue
 from tests.batching.jobs import NOW, A, B, job
 
 
 def test_a_job_says_what_it_is_and_what_became_of_it() -> None:
-    some = job(3, ModelKey("digits", 2))
-    assert repr(some) == "<Job digits/2 uint8, 3 rows>"
+    some = job(3, 2)
+    assert repr(some) == "<Job of model 2, uint8, 3 rows>"
     some.taken = 2
-    assert (repr(some), some.remaining) == ("<Job digits/2 uint8, 3 rows, 2 taken>", 1)
+    assert (repr(some), some.remaining) == ("<Job of model 2, uint8, 3 rows, 2 taken>", 1)
     some.cancelled = True
-    assert repr(some) == "<Job digits/2 uint8, 3 rows, 2 taken, cancelled>"
+    assert repr(some) == "<Job of model 2, uint8, 3 rows, 2 taken, cancelled>"
 
 
-def test_a_lane_is_a_model_a_version_and_a_dtype() -> None:
-    lanes = {job(key=key, dtype=d).lane for key in (A, ModelKey("a", 2), B) for d in ("uint8", "float32")}
+def test_a_lane_is_a_loaded_model_and_a_dtype() -> None:
+    lanes = {job(model=model, dtype=d).lane for model in (A, 2, B) for d in ("uint8", "float32")}
     assert len(lanes) == 6
     assert Lane(A, "uint8") in lanes
 

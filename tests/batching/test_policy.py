@@ -17,7 +17,6 @@ from tests.batching.jobs import NOW, A, B, job
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from service.batching.job import ModelKey
 
 AT_ONCE = Limits(max_waiting_rows=1000)
 PATIENT = Limits(max_waiting_rows=1000, max_delay_s=2.0)
@@ -110,7 +109,7 @@ def test_a_cancelled_job_does_not_choose_the_lane() -> None:
 
 
 def test_when_all_are_dropped_nothing_runs_and_nobody_waits() -> None:
-    gone, late = job(cancelled=True), job(key=B, deadline=NOW)
+    gone, late = job(cancelled=True), job(model=B, deadline=NOW)
     assert run([gone, late], limits=PATIENT) == Decision(dropped=(gone, late))
 
 
@@ -175,7 +174,7 @@ def may_wait_until(lane: Sequence[Job], most: int, limits: Limits) -> float:
     return until if has_room and in_no_hurry else NOW
 
 
-def check(waiting: Sequence[Job], max_batch: Mapping[ModelKey, int], limits: Limits) -> Decision[Job]:
+def check(waiting: Sequence[Job], max_batch: Mapping[int, int], limits: Limits) -> Decision[Job]:
     lanes, before = by_lane(waiting), [copy(vars(j)) for j in waiting]
     decision = decide(lanes, max_batch, limits, NOW)
     assert [vars(j) for j in waiting] == before, "a pure function changes nothing"
@@ -186,10 +185,10 @@ def check(waiting: Sequence[Job], max_batch: Mapping[ModelKey, int], limits: Lim
         (alive for lane in lanes if (alive := [j for j in lane if j not in dead])),
         key=lambda lane: lane[0].arrived,
     )
-    until = [may_wait_until(lane, max_batch[lane[0].lane.key], limits) for lane in live]
+    until = [may_wait_until(lane, max_batch[lane[0].lane.model], limits) for lane in live]
     ready = [lane for lane, moment in zip(live, until, strict=True) if moment <= NOW]
     if ready:
-        most = max_batch[ready[0][0].lane.key]
+        most = max_batch[ready[0][0].lane.model]
         assert decision.run == expected_batch(ready[0], most)
         assert 0 < sum(part.stop - part.start for part in decision.run) <= most
         assert decision.wait_s is None
@@ -221,8 +220,8 @@ def test_every_queue_of_up_to_three_jobs_is_decided_rightly(max_batch: int, limi
     for length in range(4):
         for chosen in product(kinds, repeat=length):
             waiting = [
-                job(key=key, arrived=NOW - length + index, **rows, **state)
-                for index, (rows, key, state) in enumerate(chosen)
+                job(model=model, arrived=NOW - length + index, **rows, **state)
+                for index, (rows, model, state) in enumerate(chosen)
             ]
             decision = check(waiting, {A: max_batch, B: 2}, limits)
             seen.add((len(decision.run), len(decision.dropped), decision.wait_s))

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.batching.job import Job, Lane, ModelKey, Part
+from service.batching.job import Job, Lane, Part
 from service.batching.policy import Decision, Limits
 from service.batching.queue import Queue
 from service.errors import UnknownModel
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 def a_queue(*jobs: Job, max_batch: int = 4, max_delay_s: float = 0.0) -> Queue[Job]:
     queue: Queue[Job] = Queue(Limits(1000, max_delay_s))
-    for key in (A, B):
-        queue.admit(key, max_batch)
+    for model in (A, B):
+        queue.admit(model, max_batch)
     for each in jobs:
         queue.submit(each)
     return queue
@@ -103,7 +103,7 @@ def test_a_job_that_was_fully_taken_cannot_be_withdrawn(others: int) -> None:
 def test_a_job_cannot_be_withdrawn_twice_or_without_having_come() -> None:
     some = job()
     queue = a_queue(some)
-    assert [queue.withdraw(some), queue.withdraw(some), queue.withdraw(job(key=B))] == [True, False, False]
+    assert [queue.withdraw(some), queue.withdraw(some), queue.withdraw(job(model=B))] == [True, False, False]
     assert queue.waiting_rows == 0
 
 
@@ -142,8 +142,8 @@ def test_a_job_that_comes_back_waits_with_what_is_left_of_it() -> None:
 
 def test_a_job_of_a_model_that_was_not_admitted_is_refused() -> None:
     queue = a_queue()
-    with pytest.raises(UnknownModel, match=r"^no model 'a' is served in version 2$"):
-        queue.submit(job(key=ModelKey("a", 2)))
+    with pytest.raises(UnknownModel, match=r"^no model has the number 2$"):
+        queue.submit(job(model=2))
     assert queue.waiting_rows == 0
 
 
@@ -214,7 +214,7 @@ class AnyOrder(RuleBasedStateMachine):
         if not run:
             return
         lane = run[0].job.lane
-        assert sum(part.stop - part.start for part in run) <= MAX_BATCH[lane.key]
+        assert sum(part.stop - part.start for part in run) <= MAX_BATCH[lane.model]
         older = [each for each in waiting if each.lane == lane and not each.is_dead(self.now)]
         assert [part.job for part in run] == older[: len(run)], "one lane, in order, nobody overtaken"
         for taken, start, stop in run:

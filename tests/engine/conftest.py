@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine.house import DIGITS, House, Plan
+from tests.engine.house import House, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +22,9 @@ def shared() -> Iterator[House]:
 @pytest.fixture
 def plan(shared: House) -> Iterator[Plan]:
     """The shared engine's plan for digits, replaced by a stand-in for one test."""
-    real = shared.engine._plans[DIGITS]
+    real = shared.engine._repertoire._plans[0]
     stand_in = Plan(real)
-    shared.engine._plans[DIGITS] = stand_in  # type: ignore[assignment]  # what the engine needs of it
+    shared.engine._repertoire._plans[0] = stand_in  # type: ignore[assignment]  # what the engine needs of it
     yield stand_in
     stand_in.go.set()
-    shared.engine._plans[DIGITS] = real
+    shared.engine._repertoire._plans[0] = real

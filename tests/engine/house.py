@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.batching.job import ModelKey
 from service.engine import board as boards
 from service.engine.board import Board
+from service.engine.card import ModelKey
 from service.engine.control import Control, Kind, Message
 from service.engine.engine import Engine
+from service.engine.selection import Selection
 from service.settings import Settings
 from service.store.model_store import ModelStore
 from service.telemetry import Telemetry
@@ -38,7 +39,8 @@ class House:
         self.telemetry = Telemetry()
         self.control, theirs = Control.pair()
         self._theirs = Control(theirs)
-        self.engine = Engine(ModelStore(folder), self.settings, self._theirs, self.board, self.telemetry)
+        selection = Selection(ModelStore(folder), self.settings)
+        self.engine = Engine(selection, self.settings, self._theirs, self.board, self.telemetry)
         self.said: list[Message] = []
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._live, daemon=True)

@@ -34,7 +34,6 @@ from service.errors import (
 from service.settings import Settings
 from tests.engine.cards import card
 from tests.engine.fake_engine import FakeEngine, turns, until
-from tests.engine.house import DIGITS
 from tests.engine.peer import HANG_S, mapped_arenas, open_descriptors, random_pixels
 
 if TYPE_CHECKING:
@@ -55,7 +54,8 @@ class Worker:
         descriptor = boards.create(3)
         self.board = Board(descriptor)
         os.close(descriptor)
-        self.client = EngineClient(Settings(**settings), self.board, 1)
+        self.said: list[Message] = []
+        self.client = EngineClient(Settings(**settings), self.board, 1, self.said.append)
         self.engine: FakeEngine | None = None
 
     def hear(self, kind: Kind, number: int = 0, *descriptors: int) -> None:
@@ -198,7 +198,7 @@ def test_network_inputs_and_pixels_are_told_apart() -> None:
 
 def test_a_client_and_a_real_engine_work_together(shared: House) -> None:
     async def test(worker: Worker) -> None:
-        plan, told = shared.engine._plans[DIGITS], cards.read(shared.said[0].descriptors[0])
+        plan, told = shared.engine._repertoire._plans[0], cards.read(shared.said[0].descriptors[0])
         memory, (ours, theirs) = arenas.create(MB_SLOTS), socket.socketpair()
         shared.control.send(Message(Kind.LINK, 1, descriptors=(theirs.fileno(), memory)))
         theirs.close()

@@ -79,7 +79,7 @@ def test_models_are_told_of_before_the_engine_is_ready(shared: House) -> None:
 def test_a_job_gets_what_the_plan_computes_for_its_rows(shared: House, peer: Peer) -> None:
     pixels = random_pixels(3)
     outputs, reply = peer.answer(peer.ring(pixels))
-    require_close(outputs, expected(shared.engine._plans[DIGITS], pixels))
+    require_close(outputs, expected(shared.engine._repertoire._plans[0], pixels))
     assert reply.batch_rows == 3
     assert 0 <= reply.queue_s < HANG_S
     assert 0 < reply.compute_s < HANG_S
@@ -358,12 +358,12 @@ def test_a_job_whose_deadline_passed_while_its_batch_failed_is_not_computed_agai
 
 def test_where_rows_that_are_surely_good_fail_too_the_engine_ends_with_that() -> None:
     house = House(models="digits").start()
-    real = house.engine._plans[DIGITS]
+    real = house.engine._repertoire._plans[0]
 
     def broken(rows: Tensor) -> Tensor:
         raise RuntimeError(f"no device for {len(rows)} rows")
 
-    house.engine._plans[DIGITS] = broken  # type: ignore[assignment]
+    house.engine._repertoire._plans[0] = broken  # type: ignore[assignment]
     peer = house.peer()
     peer.ring(random_pixels(2))
     assert repr(house.ended()) == "RuntimeError('no device for 1 rows')"
@@ -540,10 +540,10 @@ def test_jobs_of_two_models_run_apart_and_get_their_own_model_s_answers(tmp_path
     for name in ("one", "two"):
         shutil.copytree(SHIPPED / "digits", tmp_path / name)
     house = House(tmp_path, max_batch=8, max_delay_ms=200).start()
-    real = house.engine._plans.copy()
+    real = house.engine._repertoire._plans.copy()
     for key, plan in real.items():
-        sign = 1.0 if key.model == "one" else -1.0
-        house.engine._plans[key] = lambda rows, plan=plan, sign=sign: plan(rows) * sign  # type: ignore
+        sign = 1.0 if key == 0 else -1.0
+        house.engine._repertoire._plans[key] = lambda rows, plan=plan, sign=sign: plan(rows) * sign  # type: ignore
     peer = house.peer()
     laid = [peer.lay(random_pixels(2), model=number % 2) for number in range(8)]
     peer.say(*laid)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.batching.job import Lane, ModelKey
+from service.batching.job import Lane
 from service.engine import arena as arenas
 from service.engine.arena import SLOT_BYTES, Arena
 from service.engine.doorbell import MalformedRecord, Ring
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SLOTS = 64
-MODELS = [facts("digits", 1), facts("digits", 2), facts("large", 1, shape=[1, 224, 224], output_shape=[1000])]
+LARGE = facts("large", 1, shape=[1, 224, 224], output_shape=[1000])
+MODELS = {0: facts("digits", 1), 1: facts("digits", 2), 2: LARGE}
 RING = Ring(ticket=9, model=0, dtype=0, first_slot=0, rows=1, arrived=1.0, deadline=2.0)
 
 
@@ -41,7 +42,7 @@ def a_ring(**fields: Any) -> Ring:
 
 def test_a_job_is_what_the_record_says(link: Link) -> None:
     job = linked_job(link, a_ring(model=1, dtype=1, first_slot=3, rows=17), MODELS)
-    assert (job.lane, job.rows) == (Lane(ModelKey("digits", 2), "float32"), 17)
+    assert (job.lane, job.rows) == (Lane(1, "float32"), 17)
     assert (job.arrived, job.deadline, job.ticket) == (1.0, 2.0, 9)
     assert (job.inputs.dtype.name, job.inputs.shape) == ("float32", (17, 1, 8, 8))
     assert (job.outputs.dtype.name, job.outputs.shape) == ("float32", (17, 10))
@@ -88,7 +89,7 @@ def test_a_record_that_points_at_what_is_not_there_is_malformed(link: Link, fiel
 
 def test_before_any_model_is_loaded_there_is_no_job(link: Link) -> None:
     with pytest.raises(MalformedRecord):
-        linked_job(link, RING, [])
+        linked_job(link, RING, {})
 
 
 @pytest.mark.parametrize("model", [0, 2])

@@ -36,10 +36,11 @@ class House:
         self.supervisor, theirs = Control.pair()
         self._theirs = Control(theirs)
         self.queue: Queue[LinkedJob] = Queue(Limits(1 << 20, 0.0))
-        models = [facts("digits", 1), facts("digits", 2)]
+        models = {0: facts("digits", 1), 1: facts("digits", 2)}
         for model in models:
-            self.queue.admit(model.key, 64)
-        self.board = Switchboard(self._theirs, self.queue, models)
+            self.queue.admit(model, 64)
+        self.obeyed: list[Message] = []
+        self.board = Switchboard(self._theirs, self.queue, models, self.obeyed.append)
         self.peers: list[Peer] = []
 
     def peer(self, **more: Any) -> Peer:
@@ -120,7 +121,7 @@ def test_both_dtypes_and_all_models_are_taken(house: House) -> None:
     floats = np.linspace(0, 1, 128, dtype=np.float32).reshape(2, 1, 8, 8)
     tickets = [peer.ring(floats, patience_s=NEVER, model=1), ring(peer, model=0), ring(peer, model=1)]
     house.hear()
-    lanes = sorted({(job.lane.key.version, job.lane.dtype) for job, _, _ in house.queue.next(NEVER / 2).run})
+    lanes = sorted({(job.lane.model, job.lane.dtype) for job, _, _ in house.queue.next(NEVER / 2).run})
     assert len(lanes) == 1, "a batch is of one lane"
     assert house.compute() == 2
     assert len(tickets) == 3

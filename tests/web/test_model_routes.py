@@ -78,7 +78,7 @@ def a_card(version: int = 1, **provenance: Any) -> ModelCard:
 def ask(path: str, *loaded: ModelCard, accept: str = "*/*") -> httpx.Response:
     async def main() -> httpx.Response:
         settings = Settings()
-        client = EngineClient(settings, board.Board(board.create(1)), 0)
+        client = EngineClient(settings, board.Board(board.create(1)), 0, lambda _: None)
         for number, card in enumerate(loaded or (a_card(),)):
             client.hear(Message(Kind.CARD, number, descriptors=(cards.write(card),)))
         client.hear(Message(Kind.READY))

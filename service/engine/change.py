@@ -1,0 +1,53 @@
+"""The change: a model to load or to unload while others are served, and what became of that."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from service import errors
+
+
+class Change(BaseModel):
+    """What the engine is asked for; loading a model brings it to what the store and the settings say."""
+
+    model_config = ConfigDict(frozen=True)
+
+    action: Literal["load", "unload"]
+    model: str
+
+    def packed(self) -> bytes:
+        """As the text of a message."""
+        return self.model_dump_json().encode()
+
+
+class Settled(BaseModel):
+    """What became of a change: nothing is said of one that was made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    change: Change
+    refusal: Literal["LoadRefused", "UnknownModel", "UnknownVersion", "Draining", "EngineFailed"] | None = (
+        None
+    )
+    """The class of the error, of `service.errors`; None where the change was made."""
+    detail: str = ""
+
+    @classmethod
+    def refused(cls, change: Change, error: errors.FoldserveError) -> Self:
+        """Not made, for that reason; what is wrong with a version counts as `LoadRefused`."""
+        known = (errors.UnknownModel, errors.UnknownVersion, errors.Draining, errors.EngineFailed)
+        kind = type(error).__name__ if isinstance(error, known) else "LoadRefused"
+        return cls.model_validate({"change": change, "refusal": kind, "detail": str(error)})
+
+    def error(self) -> errors.FoldserveError | None:
+        """What whoever asked for it is told; None where it was made."""
+        if self.refusal is None:
+            return None
+        made: errors.FoldserveError = getattr(errors, self.refusal)(self.detail)
+        return made
+
+    def packed(self) -> bytes:
+        """As the text of a message."""
+        return self.model_dump_json().encode()

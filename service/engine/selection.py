@@ -1,0 +1,88 @@
+"""The selection: which versions of which models are to be served, as the settings and the store say."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from service.errors import FoldserveError, InvalidConfiguration, UnknownModel, UnknownVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from service.settings import Settings
+    from service.store.model_store import Fingerprint, ModelStore, StoredModel
+
+State = tuple[tuple[int, "Fingerprint"], ...]
+"""The versions of a model that are to be served, each with its files."""
+
+log = logging.getLogger("foldserve.engine")
+
+
+class Selection:
+    """Of one store, by one set of settings; looks at the disk anew each time.
+
+    `again` are the versions that an engine before this one served, where that may change while serving.
+    """
+
+    def __init__(
+        self, store: ModelStore, settings: Settings, again: Iterable[tuple[str, int]] | None = None
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._again = None if again is None else list(again)
+
+    @property
+    def is_forgiving(self) -> bool:
+        """Whether a version that cannot be loaded at the start is left out: it was served before."""
+        return self._again is not None
+
+    def at_start(self) -> list[StoredModel]:
+        """All that is served from the start on.
+
+        Raises `StoreError`, and `InvalidConfiguration` for a store without models where none may come later.
+        """
+        if self._again is not None:
+            return list(self._opened(self._again))
+        names = self.names()
+        if not names and self._settings.model_control == "none":
+            raise InvalidConfiguration("the model store holds no model")
+        return [stored for name in names for stored in self.of(name)]
+
+    def state(self, name: str) -> State:
+        """What is another once a version of the model comes, goes or changes; empty where there is none."""
+        try:
+            chosen = _chosen(self._store.versions(name), self._settings.versions)
+        except UnknownModel:
+            return ()
+        return tuple((version, self._store.fingerprint(name, version)) for version in chosen)
+
+    def _opened(self, keys: Iterable[tuple[str, int]]) -> Iterator[StoredModel]:
+        for name, version in keys:
+            try:
+                yield self._store.open(name, version)
+            except FoldserveError as error:
+                log.error("%s/%d is served no more: %s", name, version, error)  # noqa: TRY400 - for people
+
+    def names(self) -> list[str]:
+        """The models that are served from the start on."""
+        return self._settings.model_names or self._store.names()
+
+    def of(self, name: str) -> list[StoredModel]:
+        """The versions of one model, ascending; raises `UnknownModel`, `UnknownVersion` and `StoreError`."""
+        there = self._store.versions(name)
+        chosen = _chosen(there, self._settings.versions)
+        if not chosen:
+            raise UnknownVersion(f"model {name!r} has none of the versions that are to be served")
+        return [self._store.open(name, version) for version in chosen]
+
+
+def _chosen(there: list[int], policy: str) -> list[int]:
+    """Of the versions that are `there`, ascending."""
+    if policy == "all":
+        return there
+    if newest := re.fullmatch(r"latest(?::([0-9]+))?", policy):
+        return there[-int(newest[1] or 1) :]
+    listed = set(map(int, policy.split(",")))
+    return [version for version in there if version in listed]
