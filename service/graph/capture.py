@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import OutputKind
 
 from service.errors import ModelRefused
+from service.graph.solitude import solitary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +125,7 @@ def exported(module: nn.Module, example: Tensor) -> ExportedProgram:
     training = {child: child.training for child in module.modules()}
     module.eval()
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), solitary():
             return export(module, (example,), dynamic_shapes=({0: Dim("batch")},), strict=False)
     except Exception as error:  # export raises whatever the network's own code raises
         raise ModelRefused(f"the network cannot be captured with a dynamic batch: {error}") from error
@@ -134,7 +135,7 @@ def exported(module: nn.Module, example: Tensor) -> ExportedProgram:
 
 
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
-    with _quiet():
+    with _quiet(), solitary():
         decomposed: ExportedProgram = program.run_decompositions({})
         return decomposed
 

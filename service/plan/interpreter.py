@@ -32,13 +32,14 @@ class _Inexpressible(Exception):
 
 
 def interpreted(module: fx.GraphModule) -> Callable[[Tensor], Tensor]:
-    """The graph as one function of its placeholder; `module` itself where a call cannot be expressed."""
+    """The graph as one function of its placeholder, made by Python where a call cannot be expressed."""
+    in_python = by_python(module)
     if not all(hasattr(torch._C, name) for name in _NEEDED):
-        return module
+        return in_python
     try:
         function = torch._C._create_function_from_graph("plan", _translated(module))
     except _Inexpressible:
-        return module
+        return in_python
 
     def run(rows: Tensor) -> Tensor:
         with _as_written():
@@ -46,6 +47,12 @@ def interpreted(module: fx.GraphModule) -> Callable[[Tensor], Tensor]:
         return answer
 
     return run
+
+
+def by_python(module: fx.GraphModule) -> Callable[[Tensor], Tensor]:
+    """The graph as Python calls it; while a thread exports, calling any module would call that thread's tracer."""
+    forward: Callable[[Tensor], Tensor] = module.forward
+    return forward
 
 
 @contextmanager

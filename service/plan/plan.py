@@ -14,7 +14,7 @@ from service.graph.shapes import shape_of
 from service.plan import aten, footprint
 from service.plan.cuda_graphs import CudaGraphs
 from service.plan.device import use_threads
-from service.plan.interpreter import interpreted
+from service.plan.interpreter import by_python, interpreted
 from service.plan.preprocessing import PixelPass, tensors_of
 from service.plan.program import programs
 from service.plan.recording import Recordings
@@ -181,4 +181,4 @@ def lower(
 
 
 def _runnable(module: fx.GraphModule, device: torch.device) -> Callable[[Tensor], Tensor]:
-    return interpreted(module) if device.type == "cpu" else module
+    return interpreted(module) if device.type == "cpu" else by_python(module)

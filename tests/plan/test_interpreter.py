@@ -54,7 +54,7 @@ def graph(name: str) -> fx.GraphModule:
 def test_the_same_calls_give_the_same_answers_for_any_number_of_rows(name: str) -> None:
     module = graph(name)
     run = interpreted(module)
-    assert run is not module
+    assert run != module.forward
     for rows in (2, 1, 5, 2):
         x = inputs(rows, 4, 6, 6)
         assert torch.equal(run(x), module(x))
@@ -63,7 +63,7 @@ def test_the_same_calls_give_the_same_answers_for_any_number_of_rows(name: str) 
 @pytest.mark.parametrize("name", INEXPRESSIBLE)
 def test_what_cannot_be_expressed_is_left_to_python(name: str) -> None:
     module = graph(name)
-    assert interpreted(module) is module
+    assert interpreted(module) == module.forward
 
 
 def test_with_a_torch_that_has_no_such_interpreter_python_makes_the_calls(
@@ -71,13 +71,13 @@ def test_with_a_torch_that_has_no_such_interpreter_python_makes_the_calls(
 ) -> None:
     monkeypatch.setattr(interpreter, "_NEEDED", (*interpreter._NEEDED, "gone"))
     module = graph("text")
-    assert interpreted(module) is module
+    assert interpreted(module) == module.forward
 
 
 def test_packed_weights_are_constants_of_the_function() -> None:
     net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU6(), nn.Flatten(), nn.Linear(128, 3))
     plan = lowered(net, inputs(4, 6, 6))
-    assert interpreted(plan.programs[-1].module) is not plan.programs[-1].module
+    assert interpreted(plan.programs[-1].module) != plan.programs[-1].module.forward
     assert_exact(plan, net, inputs(3, 4, 6, 6))
 
 

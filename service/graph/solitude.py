@@ -1,0 +1,31 @@
+"""The solitude of an export: what torch sets for the whole process while it exports, kept to one thread."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def solitary() -> Iterator[None]:
+    """Let no other thread believe that it exports.
+
+    torch's flag is one for all threads, and a function of its C++ interpreter, such as a plan that serves
+    meanwhile, refuses to run where `torch.compiler.is_exporting` says so.
+    """
+    asked, this = torch.compiler.is_exporting, threading.get_ident()
+
+    def is_exporting() -> bool:
+        return threading.get_ident() == this and asked()
+
+    torch.compiler.is_exporting = is_exporting
+    try:
+        yield
+    finally:
+        torch.compiler.is_exporting = asked
