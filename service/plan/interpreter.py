@@ -50,7 +50,7 @@ def interpreted(module: fx.GraphModule) -> Callable[[Tensor], Tensor]:
 
 
 def by_python(module: fx.GraphModule) -> Callable[[Tensor], Tensor]:
-    """The graph as Python calls it; while a thread exports, calling any module would call that thread's tracer."""
+    """The graph called by Python; to call the module would, while a thread exports, call its tracer."""
     forward: Callable[[Tensor], Tensor] = module.forward
     return forward
 
