@@ -84,6 +84,18 @@ def test_a_plan_answers_rightly_while_another_thread_exports(by: str) -> None:
     assert answers > _CAPTURES
 
 
+@pytest.mark.parametrize("by", NETS)
+def test_a_plan_calls_no_module(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While torch traces, it puts a call of its own in that one's place, for every thread."""
+    plan = lowered(NETS[by].eval(), inputs(4, 6, 6))
+
+    def trace(*_: object) -> None:
+        raise AssertionError("that is another thread's tracer")
+
+    monkeypatch.setattr(nn.Module, "__call__", trace)
+    assert plan(inputs(3, 4, 6, 6)).shape == (3, 3)
+
+
 def test_a_capture_beside_a_plan_is_the_same_as_one_alone() -> None:
     net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
     alone = capture(net, inputs(2, 4, 6, 6))
