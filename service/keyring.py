@@ -42,16 +42,18 @@ class Keyring:
     def __init__(self, settings: Settings) -> None:
         self._file = settings.keys_file
         self._own = _read(settings.keys.replace(",", "\n"), "FOLDSERVE_KEYS")
-        # The mutable state: the keys, the file as it was read, and when it was looked at.
+        # The mutable state: the keys, whether one was ever for inference, the file as it was read, and when
+        # it was looked at.
         self._state = self._file_state()
         self._keys = self._own + self._of_file()
+        self._had_inference = False
         self._looked = time.monotonic()
         _require_distinct(self._keys)
 
     def has(self, role: Role) -> bool:
-        """Whether there is a key of this role."""
+        """Whether there is a key of this role; for inference, or was: a file that is empty opens nothing."""
         self._look()
-        return any(key.role == role for key in self._keys)
+        return any(key.role == role for key in self._keys) or (role == "inference" and self._had_inference)
 
     def bearer(self, authorization: str) -> Key | None:
         """Whose key an `Authorization` header bears; None where it is nobody's.
@@ -81,6 +83,7 @@ class Keyring:
         except InvalidConfiguration as error:
             log.error("the keys stay as they were: %s", error)  # noqa: TRY400 - it is written for people
             return
+        self._had_inference = self.has("inference")
         self._keys = keys
         log.info("the keys were read anew: there are %d", len(keys))
 
@@ -96,9 +99,12 @@ class Keyring:
             return []
         try:
             with self._file.open(encoding="utf-8") as file:
-                return _read(file.read(_LARGEST_FILE), "the keys file")
+                text = file.read(_LARGEST_FILE + 1)
         except (OSError, UnicodeDecodeError):
             raise InvalidConfiguration("the keys file cannot be read as UTF-8 text") from None
+        if len(text) > _LARGEST_FILE:  # a key that is cut would be another one
+            raise InvalidConfiguration("the keys file is larger than a mebibyte")
+        return _read(text, "the keys file")
 
 
 def _read(text: str, where: str) -> list[Key]:

@@ -35,7 +35,11 @@ class Queue(Generic[JobT]):
         self._max_batch[model] = max_batch
 
     def dismiss(self, model: int) -> None:
-        """None may be any more; call it when none waits."""
+        """None may be any more; one that still waits is of a worker that is gone, and leaves."""
+        for lane in [lane for lane in self._waiting if lane.model == model]:
+            for job in self._waiting[lane].copy():
+                self.withdraw(job)
+            del self._waiting[lane]
         del self._max_batch[model]
 
     def submit(self, job: JobT) -> None:

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from service import errors
 
+_MOST_DETAIL = 4000
+"""Characters; torch may have much to say, and a message has its limit."""
+
 
 class Change(BaseModel):
     """What the engine is asked for; loading a model brings it to what the store and the settings say."""
@@ -39,7 +42,8 @@ class Settled(BaseModel):
         """Not made, for that reason; what is wrong with a version counts as `LoadRefused`."""
         known = (errors.UnknownModel, errors.UnknownVersion, errors.Draining, errors.EngineFailed)
         kind = type(error).__name__ if isinstance(error, known) else "LoadRefused"
-        return cls.model_validate({"change": change, "refusal": kind, "detail": str(error)})
+        detail = str(error).encode("utf-8", "backslashreplace").decode()[:_MOST_DETAIL]
+        return cls.model_validate({"change": change, "refusal": kind, "detail": detail})
 
     def error(self) -> errors.FoldserveError | None:
         """What whoever asked for it is told; None where it was made."""

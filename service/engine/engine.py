@@ -91,8 +91,7 @@ class Engine:
 
     def _load_models(self) -> None:
         gc.freeze()  # what is imported stays; the collections while loading need not look at it
-        for stored in self._selection.at_start():
-            fingerprint = stored.fingerprint()
+        for stored, fingerprint in self._selection.at_start():
             try:
                 self._turnover.enter(self._load(stored), fingerprint)
             except FoldserveError as refused:

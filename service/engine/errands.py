@@ -51,7 +51,7 @@ class Errands:
         """A change has come to its end; it may be one that somebody else asked for."""
         settled = Settled.model_validate_json(message.text)
         self.refusals.pop(settled.change.model, None)
-        if settled.refusal:
+        if settled.refusal and settled.refusal != "UnknownModel":  # of names that nobody has there is no end
             self.refusals[settled.change.model] = settled.detail
         waiting = self._waiting.get(message.number)
         if waiting and not waiting.done():

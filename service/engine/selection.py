@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from service.errors import FoldserveError, InvalidConfiguration, UnknownModel, UnknownVersion
 
@@ -18,6 +18,14 @@ State = tuple[tuple[int, "Fingerprint"], ...]
 """The versions of a model that are to be served, each with its files."""
 
 log = logging.getLogger("foldserve.engine")
+
+
+class Picked(NamedTuple):
+    """A version that is to be served."""
+
+    stored: StoredModel
+    fingerprint: Fingerprint
+    """Of its files, before any of them was read."""
 
 
 class Selection:
@@ -38,7 +46,7 @@ class Selection:
         """Whether a version that cannot be loaded at the start is left out: it was served before."""
         return self._again is not None
 
-    def at_start(self) -> list[StoredModel]:
+    def at_start(self) -> list[Picked]:
         """All that is served from the start on.
 
         Raises `StoreError`, and `InvalidConfiguration` for a store without models where none may come later.
@@ -48,7 +56,7 @@ class Selection:
         names = self.names()
         if not names and self._settings.model_control == "none":
             raise InvalidConfiguration("the model store holds no model")
-        return [stored for name in names for stored in self.of(name)]
+        return [picked for name in names for picked in self.of(name)]
 
     def state(self, name: str) -> State:
         """What is another once a version of the model comes, goes or changes; empty where there is none."""
@@ -58,10 +66,10 @@ class Selection:
             return ()
         return tuple((version, self._store.fingerprint(name, version)) for version in chosen)
 
-    def _opened(self, keys: Iterable[tuple[str, int]]) -> Iterator[StoredModel]:
+    def _opened(self, keys: Iterable[tuple[str, int]]) -> Iterator[Picked]:
         for name, version in keys:
             try:
-                yield self._store.open(name, version)
+                yield self._picked(name, version)
             except FoldserveError as error:
                 log.error("%s/%d is served no more: %s", name, version, error)  # noqa: TRY400 - for people
 
@@ -69,13 +77,17 @@ class Selection:
         """The models that are served from the start on."""
         return self._settings.model_names or self._store.names()
 
-    def of(self, name: str) -> list[StoredModel]:
+    def of(self, name: str) -> list[Picked]:
         """The versions of one model, ascending; raises `UnknownModel`, `UnknownVersion` and `StoreError`."""
         there = self._store.versions(name)
         chosen = _chosen(there, self._settings.versions)
         if not chosen:
             raise UnknownVersion(f"model {name!r} has none of the versions that are to be served")
-        return [self._store.open(name, version) for version in chosen]
+        return [self._picked(name, version) for version in chosen]
+
+    def _picked(self, name: str, version: int) -> Picked:
+        fingerprint = self._store.fingerprint(name, version)
+        return Picked(self._store.open(name, version), fingerprint)
 
 
 def _chosen(there: list[int], policy: str) -> list[int]:

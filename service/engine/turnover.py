@@ -19,6 +19,8 @@ from service.errors import EngineFailed, FoldserveError, UnknownModel
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from torch import Tensor
+
     from service.batching.queue import Queue
     from service.engine.control import Control
     from service.engine.linked_job import LinkedJob
@@ -77,8 +79,9 @@ class Turnover:
         return self._done
 
     def close(self) -> None:
-        """No step follows."""
-        os.close(self._done)
+        """No step follows; a thread that still loads keeps the descriptor that it will write to."""
+        if not self.is_loading:
+            os.close(self._done)
 
     def obey(self, message: Message) -> None:
         """Make a change, when those before it are made; or let go of a model that no worker uses any more."""
@@ -123,18 +126,15 @@ class Turnover:
             asked.settled = Settled(change=asked.change)
         except FoldserveError as refused:
             asked.settled = Settled.refused(asked.change, refused)
-        except Exception:
-            log.exception("model %r could not be loaded", asked.change.model)
-            failed = EngineFailed("the model could not be loaded; the cause is in the log")
-            asked.settled = Settled.refused(asked.change, failed)
+        except Exception:  # noqa: BLE001 - the log tells the whole of it
+            asked.settled = _failed(asked.change)
         finally:
             os.eventfd_write(self._done, 1)
 
     def _prepare(self, asked: _Asked, served: Sequence[Entry]) -> None:
         """Load what is served in no version, or in another state of its files."""
         current = {(entry.version, entry.fingerprint): entry.number for entry in served}
-        for stored in self._selection.of(asked.change.model):
-            fingerprint = stored.fingerprint()
+        for stored, fingerprint in self._selection.of(asked.change.model):
             number = current.get((stored.version, fingerprint))
             if number is None:
                 asked.fresh.append((self._load(stored), fingerprint))
@@ -147,8 +147,8 @@ class Turnover:
         """Warm up, a batch at a time so that others run in between, then take over in one go."""
         assert asked.settled is not None  # noqa: S101 - for the type checker; the thread says so last
         if asked.settled.refusal is None:
-            for loaded, _ in asked.fresh:
-                yield from _warmed(loaded.plan, loaded.card.facts.manifest.input.shape)
+            yield from _warmed(asked)
+        if asked.settled.refusal is None:
             self._take_over(asked)
         _log(asked.settled)
         self._control.send(Message(Kind.SETTLED, asked.ticket, asked.settled.packed()))
@@ -171,12 +171,28 @@ def _require_served(model: str, served: Sequence[Entry]) -> None:
         raise UnknownModel(f"no model {model!r} is served")
 
 
-def _warmed(plan: Plan, row: Sequence[int]) -> Iterator[None]:
+def _warmed(asked: _Asked) -> Iterator[None]:
     """Threads and what oneDNN keeps for a thread belong to the one that serves."""
+    try:
+        for loaded, _ in asked.fresh:
+            for rows in _first_rows(loaded.plan, loaded.card.facts.manifest.input.shape):
+                yield
+                loaded.plan(rows)
+    except Exception:  # noqa: BLE001 - what is served must not end with it
+        asked.settled = _failed(asked.change)
+
+
+def _first_rows(plan: Plan, row: Sequence[int]) -> Iterator[Tensor]:
     for dtype in (torch.uint8, torch.float32):
         for bucket in plan.buckets():
-            yield
-            plan(torch.zeros(bucket, *row, dtype=dtype))
+            yield torch.zeros(bucket, *row, dtype=dtype)
+
+
+def _failed(change: Change) -> Settled:
+    """By what is no error of ours, which is being handled."""
+    log.exception("model %r could not be %sed", change.model, change.action)
+    failed = EngineFailed(f"the model could not be {change.action}ed; the cause is in the log")
+    return Settled.refused(change, failed)
 
 
 def _log(settled: Settled) -> None:

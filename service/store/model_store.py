@@ -41,10 +41,6 @@ class StoredModel:
         """The file of the weights, which `service.store.weights` reads, or of the program that holds them."""
         return self.folder / self.manifest.network.file
 
-    def fingerprint(self) -> Fingerprint:
-        """What is another once any file of the version is; raises `StoreError` where it is gone."""
-        return _fingerprint(self.folder)
-
     def labels(self) -> tuple[str, ...] | None:
         """The labels in the order of the logits, or None where the manifest names no file."""
         file = self.manifest.output.labels
@@ -72,7 +68,7 @@ class ModelStore:
         """Every model's name, sorted; raises `StoreError` where a folder's name is not allowed."""
         if not self.folder.is_dir():
             raise StoreError("the model store is not a folder")
-        names = sorted(entry.name for entry in self.folder.iterdir() if _is_visible_folder(entry))
+        names = sorted(_visible_folders(self.folder))
         for name in names:
             if not _is_name(name):
                 raise StoreError(f"{name!r} is no model name; names match {NAME_PATTERN}")
@@ -82,7 +78,7 @@ class ModelStore:
         """Every version of the model, ascending; raises `UnknownModel`."""
         if not _is_name(name) or not (self.folder / name).is_dir():
             raise UnknownModel(f"the store has no model {name!r}")
-        entries = [entry.name for entry in (self.folder / name).iterdir() if _is_visible_folder(entry)]
+        entries = _visible_folders(self.folder / name)
         for entry in entries:
             if not _is_version(entry):
                 raise StoreError(f"{name}/{entry} is no version; versions are positive integers")
@@ -100,7 +96,7 @@ class ModelStore:
         return StoredModel(name, chosen, folder, manifests.read(folder / manifests.FILE_NAME))
 
     def fingerprint(self, name: str, version: int) -> Fingerprint:
-        """The same of a version that was not opened."""
+        """What is another once any file of the version is; raises `StoreError` where it is gone."""
         return _fingerprint(self.folder / name / str(version))
 
     def check_publishable(self, name: str, version: int, *, replace: bool = False) -> None:
@@ -207,6 +203,13 @@ def _fingerprint(folder: Path) -> Fingerprint:
         what = f"{folder.parent.name}/{folder.name}"
         raise StoreError(f"{what} is gone, or is being changed: {error.strerror}") from error
     return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in files)
+
+
+def _visible_folders(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir() if _is_visible_folder(entry)]
+    except OSError as error:  # it may be going at this moment
+        raise StoreError(f"{folder.name} cannot be looked into: {error.strerror}") from error
 
 
 def _is_visible_folder(entry: Path) -> bool:
