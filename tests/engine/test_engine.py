@@ -222,7 +222,7 @@ def block_with(peer: Peer, plan: Plan, pixels: np.ndarray) -> int:
 def test_a_large_job_whose_deadline_passes_between_its_parts_is_computed_no_further(
     peer: Peer, plan: Plan
 ) -> None:
-    large = peer.lay(random_pixels(150), patience_s=0.5)
+    large = peer.lay(random_pixels(150), patience_s=2.0)
     peer.say(large)
     plan.wait_until_entered()
     let_time_pass(large.deadline)
@@ -339,7 +339,7 @@ def test_a_job_whose_deadline_passed_while_its_batch_failed_is_not_computed_agai
     peer: Peer, plan: Plan
 ) -> None:
     blocker = block(peer, plan)
-    late, stays = peer.lay(random_pixels(3), patience_s=0.5), peer.lay(random_pixels(1))
+    late, stays = peer.lay(random_pixels(3), patience_s=2.0), peer.lay(random_pixels(1))
     peer.say(late, stays)
 
     def fail_late(rows: Tensor) -> Tensor:
