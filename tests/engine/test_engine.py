@@ -439,12 +439,14 @@ def test_memory_is_flat_over_thousands_of_jobs_and_lies(
             peer.laid.clear()
             peer._slots.give(0, peer._slots.taken)
 
-    many()
-    gc.collect()
-    before = resident()
-    many()
-    gc.collect()
-    assert resident() - before < 8 << 20
+    def grown() -> int:
+        before = resident()
+        many()
+        gc.collect()
+        return resident() - before
+
+    grown()
+    assert min(grown() for _ in range(3)) < 8 << 20, "a leak grows every time"
 
 
 # Endings
