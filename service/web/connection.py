@@ -93,13 +93,15 @@ class Connection(HttpToolsProtocol):
         self._writing = Alarm(self.loop, self._on_unread_answer)
         # The mutable state: the part of a request that is being read and since when, how much of its
         # body came, how much came since that is none, how much of an answer was unsent last, whether
-        # anything more is read, and the request that is being answered.
+        # anything more is read, whether its client was still to be asked for a body when that was looked
+        # at last, and the request that is being answered.
         self._part: Literal["head", "body"] | None = None
         self._since = 0.0
         self._received = 0
         self._unparsed = 0
         self._unsent = 0
         self._is_refused = False
+        self._was_unasked = False
         self._answered: RequestResponseCycle | None = None
 
     # --- what the transport says
@@ -173,6 +175,7 @@ class Connection(HttpToolsProtocol):
             self._answered = self.cycle
         self._part, self._since = "body", self.loop.time()
         self._received = self._unparsed = 0
+        self._was_unasked = self.cycle.waiting_for_100_continue
         self.headers = []  # trailers go here, not among the headers that a route reads
         if self.server_state.is_draining:
             self.cycle.keep_alive = False
@@ -243,8 +246,9 @@ class Connection(HttpToolsProtocol):
     def _on_late_client(self) -> None:
         if self.flow.read_paused:
             return  # not the client is late; the alarm is set again when reading goes on
-        if self._part == "body" and self.cycle.waiting_for_100_continue:
-            self._since = self.loop.time()  # the client waits to be asked for its body
+        if self._part == "body" and self._was_unasked:  # its time begins when it is asked, or a little later
+            self._was_unasked = self.cycle.waiting_for_100_continue
+            self._since = self.loop.time()
             self._reading.set(self._deadline())
         elif self._part == "body":
             self._refuse(RequestTimeout("the body came too slowly, or stopped"))

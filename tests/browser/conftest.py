@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0  # seconds; only a hang takes this long
-QUIET = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+PATIENCE = 300.0  # seconds; only a hang takes this long
+QUIET = [
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--disable-dev-shm-usage",  # that of a container is small, and a page that outgrows it dies
+]
 READY = "ready at "
 
 
@@ -56,7 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -91,5 +94,7 @@ def visit(server: str, browser: Browser) -> Iterator[Visit]:
     """A fresh page; at the end of the test it has logged no error and asked no other host."""
     with browser.new_context(base_url=server, viewport={"width": 1280, "height": 900}) as context:
         visited = Visit(context.new_page(), server)
+        context.set_default_timeout(PATIENCE * 1000)
+        expect.set_options(timeout=PATIENCE * 1000)
         yield visited
         assert visited.unexpected() == []

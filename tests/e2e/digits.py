@@ -27,6 +27,9 @@ BOUNDARY = "a-boundary-that-no-image-holds"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 JSON = "application/json"
 OCTETS = "application/octet-stream"
+SLOW_IMAGES, SLOW_SIDE = 40, 8000
+SLOW_SETTINGS = {"max_pixels": SLOW_IMAGES * SLOW_SIDE**2}
+"""Of a service that takes `slow_form`."""
 
 
 class Digits:
@@ -84,6 +87,11 @@ def multipart(images: Sequence[bytes]) -> bytes:
         for number, image in enumerate(images)
     ]
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+def slow_form() -> bytes:
+    """Two megabytes that keep a decoder's thread busy for ten seconds, and a far quicker one for several."""
+    return multipart([encoded(np.zeros((1, SLOW_SIDE, SLOW_SIDE), np.uint8))] * SLOW_IMAGES)
 
 
 def assert_serves(service: Service, digits: Digits) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from .digits import Digits
 
+_BEAT_S = 0.01
+
 
 class Ask(NamedTuple):
     """A request, and the answer to it where it is a good one."""
@@ -75,6 +77,8 @@ class Load:
         self, address: str, asks: Sequence[Ask], connections: int, *, most: int = 0, pause_s: float = 0.0
     ) -> None:
         self.outcomes: list[Outcome] = []
+        self.held_up_s = 0.0
+        """The longest that these clients themselves were late, all at once, since others had the machine."""
         self.refusals: list[ConnectionError] = []
         self._address = urlsplit(address)
         self._asks = asks
@@ -126,9 +130,17 @@ class Load:
             self._failed = failed
 
     async def _ask_all(self) -> None:
+        watching = asyncio.create_task(self._watch_itself())
         async with asyncio.TaskGroup() as group:
             for _ in range(self._connections):
                 group.create_task(self._connect_again_and_again())
+        watching.cancel()
+
+    async def _watch_itself(self) -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(_BEAT_S)
+            self.held_up_s = max(self.held_up_s, time.monotonic() - began - _BEAT_S)
 
     async def _connect_again_and_again(self) -> None:
         while not (self._is_done or self._is_ending):

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "model_store"
-PATIENCE = 90.0  # seconds; only a hang takes this long
+PATIENCE = 300.0  # seconds; only a hang takes this long, on a slow machine that does other things too
 NPY = "application/x-npy"
+CONNECTED: list[socket.socket] = []
+"""What tests have opened with `Service.connect`; a test that fails leaves them to its `conftest.py`."""
 
 T = TypeVar("T")
 
@@ -158,7 +160,8 @@ class Service:
     def connect(self) -> socket.socket:
         """A connection of one's own, to send what no HTTP library sends."""
         parts = urlsplit(self.address)
-        return socket.create_connection((parts.hostname, parts.port or 80), timeout=PATIENCE)
+        CONNECTED.append(socket.create_connection((parts.hostname, parts.port or 80), timeout=PATIENCE))
+        return CONNECTED[-1]
 
     def refuses(self) -> bool:
         """Whether nobody listens at the address any more."""

@@ -173,7 +173,11 @@ def test_answer_that_would_be_too_long_in_json_is_refused_or_given_as_an_array()
     rows = bytes(64 * 7000)
     with Server.start(max_request_rows=7000, max_waiting_rows=7000) as server:
         answer = server.predict(rows, OCTETS, dtype="uint8", top_k=10)
-        expected = (413, "too-large", "^7000 rows with 10 classes each are too much JSON; .*x-npy")
+        expected = (
+            413,
+            "too-large",
+            "^7000 rows with 10 classes each are too much to write at once; .*array",
+        )
         assert_problem(answer.status_code, answer.headers, answer.json(), expected=expected)
         assert server.array(rows, OCTETS, dtype="uint8", top_k=10).shape == (7000, 10)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from .digits import MULTIPART, OCTETS, Digits, assert_serves, encoded, multipart
+from .digits import MULTIPART, OCTETS, SLOW_SETTINGS, Digits, assert_serves, slow_form
 from .load import rows
 from .server import Server, until
 from .watching import is_idle, scrape
@@ -100,9 +100,9 @@ def test_in_the_queue(holding: Server, digits: Digits, goodbye: Callable[[socket
 
 @goodbyes
 def test_while_its_images_are_decoded(digits: Digits, goodbye: Callable[[socket.socket], None]) -> None:
-    body = multipart([encoded(np.zeros((1, 8000, 8000), np.uint8))] * 7)  # seconds, on a decoder's thread
+    body = slow_form()
     start = head(f"Content-Length: {len(body)}").replace(b"image/png", MULTIPART.encode())
-    with Server.start(workers=1) as server:
+    with Server.start(workers=1, **SLOW_SETTINGS) as server:
         client = server.connect()
         client.sendall(start + body)
         until(lambda: scrape(server)["foldserve_slots_in_use",] > 0)

@@ -13,6 +13,7 @@ import pytest
 
 from .digits import encoded, npy
 from .infer import INFER, LENGTH, Response, binary, body, elements, post, tensor
+from .server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,7 +172,7 @@ def test_bodies_and_answers_may_be_compressed(
         assert found.is_binary == [is_binary]
 
 
-def test_a_body_in_70_000_chunks_is_read(service: Service, digits: Digits) -> None:
+def test_a_body_in_70_000_chunks_is_read(digits: Digits) -> None:
     inputs = digits.inputs[:300]
     content = inputs.tobytes()
     plain, headers = body(binary(content, inputs.shape, "FP32"), tail=content)
@@ -180,8 +181,9 @@ def test_a_body_in_70_000_chunks_is_read(service: Service, digits: Digits) -> No
     def one_by_one() -> Any:
         return (plain[at : at + 1] for at in range(len(plain)))
 
-    answer = service.http.post(INFER, content=one_by_one(), headers=headers)
-    assert_right(Response(answer).logits, digits.logits[:300])
+    with Server.start(timeout_ms=3_600_000, body_timeout_s=3600) as patient:  # the client takes its time
+        answer = patient.http.post(INFER, content=one_by_one(), headers=headers)
+        assert_right(Response(answer).logits, digits.logits[:300])
 
 
 def test_a_deadline_in_microseconds(service: Service, digits: Digits) -> None:

@@ -14,7 +14,7 @@ import pytest
 from .load import Load, rows
 from .server import Process, Server, free_port, until
 from .stores import copied, stalled
-from .tree import Tree, are_gone, kill
+from .tree import Tree, are_gone, is_stopped, kill
 from .watching import counts_back, is_well, restarts, scrape, status
 from .wire import reply
 
@@ -40,12 +40,18 @@ def pair() -> Iterator[Server]:
         assert "Traceback" not in started.log
 
 
+def clients_of(load: Load) -> set[int]:
+    """Those that were answered once at least."""
+    return {outcome.client for outcome in load.outcomes}
+
+
 def test_killed_worker_takes_only_its_own_connections_with_it(pair: Server, digits: Digits) -> None:
     tree, before, went_back = Tree(pair.process.pid), restarts(pair, "worker"), list[str]()
     with Load(pair.address, [rows(digits, at, 3) for at in range(20)], CONNECTIONS) as load:
         load.more(10 * CONNECTIONS)
         victim, other = tree.workers(2)
-        clients = {outcome.client for outcome in load.outcomes}
+        until(lambda: len(clients_of(load)) == CONNECTIONS)  # one worker may be much quicker than the other
+        clients = clients_of(load)
         kill(victim)
         last = scrape(pair)
         while last["foldserve_restarts_total", "worker"] == before or last["foldserve_workers",] < 2:
@@ -70,6 +76,7 @@ def test_connections_that_waited_for_a_dead_worker_are_answered_by_its_replaceme
     tree = Tree(pair.process.pid)
     victim = tree.workers(2)[0]
     os.kill(victim, signal.SIGSTOP)
+    until(lambda: is_stopped(victim))  # what it accepted before would die with it
     asks = [rows(digits, at, 2) for at in range(16)]
     clients = [pair.connect() for _ in asks]
     for client, ask in zip(clients, asks, strict=True):

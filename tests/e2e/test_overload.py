@@ -25,11 +25,18 @@ log = logging.getLogger(__name__)
 ROWS = 256
 """Of a request; one row to a batch makes a slow engine of a quick model."""
 ANSWERS = 40
+REFUSALS = 20
 SETTINGS = {"workers": 2, "max_batch": 1, "max_waiting_rows": 4 * ROWS}
 
 
 def p99_ms(outcomes: Sequence[Outcome]) -> float:
     return float(np.quantile([outcome.seconds for outcome in outcomes], 0.99)) * 1000
+
+
+def enough(outcomes: Sequence[Outcome]) -> bool:
+    """So many of either kind; a quick engine gives its answers before those who were refused come back."""
+    taken = sum(outcome.status == 200 for outcome in outcomes)
+    return taken >= ANSWERS and len(outcomes) - taken > REFUSALS
 
 
 def test_overloaded_service_answers_what_it_accepts_and_refuses_the_rest(digits: Digits) -> None:
@@ -40,7 +47,7 @@ def test_overloaded_service_answers_what_it_accepts_and_refuses_the_rest(digits:
         assert [outcome for outcome in alone.outcomes if not outcome.is_right] == []
         # Three times what fits, and whoever is refused comes back soon.
         with Load(server.address, asks, 12, pause_s=0.1) as load:
-            until(lambda: sum(outcome.status == 200 for outcome in load.outcomes) >= ANSWERS)
+            until(lambda: enough(load.outcomes))
         taken = [outcome for outcome in load.outcomes if outcome.status == 200]
         refused = [outcome for outcome in load.outcomes if outcome.status != 200]
         log.info("alone p99 %.1f ms (%d)", p99_ms(alone.outcomes), len(alone.outcomes))
@@ -49,7 +56,6 @@ def test_overloaded_service_answers_what_it_accepts_and_refuses_the_rest(digits:
         assert [outcome for outcome in taken if not outcome.is_right] == []
         assert {outcome.status for outcome in refused} == {429}
         assert all(int(outcome.headers[b"retry-after"]) >= 1 for outcome in refused)
-        assert len(refused) > ANSWERS // 2
         now = scrape(server)
         assert now["foldserve_requests_total", "digits", "ok"] == len(taken) + len(alone.outcomes)
         assert now["foldserve_requests_total", "digits", "queue-full"] == len(refused)

@@ -15,7 +15,7 @@ from service import __version__
 
 from .digits import encoded, npy
 from .infer import body, post, tensor
-from .server import NPY, Process, Server, Service, free_port, until
+from .server import NPY, PATIENCE, Process, Server, Service, free_port, until
 from .stores import copied, stalled, with_tensors
 
 if TYPE_CHECKING:
@@ -66,16 +66,19 @@ def test_while_models_load_the_server_lives_and_is_not_ready(tmp_path: Path) -> 
     with Process("serve", port=port, threads=1, model_store=stalled(tmp_path)) as process:
         process.wait_for("loading models")
 
+        def ask(method: str, path: str) -> httpx.Response:
+            return httpx.request(method, f"http://127.0.0.1:{port}{path}", timeout=PATIENCE, trust_env=False)
+
         def live() -> Any:
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"http://127.0.0.1:{port}/v2/health/live", trust_env=False).json()
+                return ask("GET", "/v2/health/live").json()
 
         assert until(live) == {"live": True}
         for path in ("/v2/health/ready", f"{DIGITS}/ready", DIGITS, f"{DIGITS}/config"):
-            answer = httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False)
+            answer = ask("GET", path)
             assert (answer.status_code, list(answer.json())) == (503, ["error"])
             assert int(answer.headers["retry-after"]) > 0
-        index = httpx.post(f"http://127.0.0.1:{port}/v2/repository/index", trust_env=False)
+        index = ask("POST", "/v2/repository/index")
         assert (index.status_code, index.json()) == (200, [])
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
+STARTS = 3
+"""At once: each takes a core and some 300 MB, and of the cores that can be seen few may be ours to use."""
+
 # Read by every Python that starts: the engine finds one more architecture, without running statistics.
 WITH_BATCH_STATISTICS = """
 import sys
@@ -159,7 +162,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[
         given: dict[str, Any] = {k: str(value).format(store=store) for k, value in SETTINGS[name][0].items()}
         return ended(**given)
 
-    with ThreadPoolExecutor(os.cpu_count()) as starts:
+    with ThreadPoolExecutor(STARTS) as starts:
         yield {name: starts.submit(start, name) for name in (*BROKEN, *SETTINGS)}
 
 

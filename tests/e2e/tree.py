@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import socket
 
 _PROC = Path("/proc")
-_COUNTS = re.compile(r" (/\S*/foldserve-[^/\s]+)/")
+_COUNTS = re.compile(r" (/\S*/foldserve-[^/\s]+)/[^/\s]+\.db$", re.MULTILINE)
 
 Part = Literal["engine", "web"]
 

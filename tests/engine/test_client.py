@@ -262,7 +262,7 @@ def test_however_a_request_ends_its_rows_and_slots_are_back(end: str) -> None:
             assert worker.told() == (3, 0.03, 4)
             engine.say(Reply(ring.ticket, Outcome.CANCELLED))
         else:
-            task = worker.task(1, 2, patience_s=0.05 if end == "late" else HANG_S)
+            task = worker.task(1, 2, patience_s=0.5 if end == "late" else HANG_S)
             (ring,) = await engine.hears_rings(1)
             assert worker.told() == (3, 0.03, 4)
             if end == "failed":

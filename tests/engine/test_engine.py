@@ -222,7 +222,7 @@ def block_with(peer: Peer, plan: Plan, pixels: np.ndarray) -> int:
 def test_a_large_job_whose_deadline_passes_between_its_parts_is_computed_no_further(
     peer: Peer, plan: Plan
 ) -> None:
-    large = peer.lay(random_pixels(150), patience_s=0.5)
+    large = peer.lay(random_pixels(150), patience_s=2.0)
     peer.say(large)
     plan.wait_until_entered()
     let_time_pass(large.deadline)
@@ -339,7 +339,7 @@ def test_a_job_whose_deadline_passed_while_its_batch_failed_is_not_computed_agai
     peer: Peer, plan: Plan
 ) -> None:
     blocker = block(peer, plan)
-    late, stays = peer.lay(random_pixels(3), patience_s=0.5), peer.lay(random_pixels(1))
+    late, stays = peer.lay(random_pixels(3), patience_s=2.0), peer.lay(random_pixels(1))
     peer.say(late, stays)
 
     def fail_late(rows: Tensor) -> Tensor:
@@ -439,12 +439,14 @@ def test_memory_is_flat_over_thousands_of_jobs_and_lies(
             peer.laid.clear()
             peer._slots.give(0, peer._slots.taken)
 
-    many()
-    gc.collect()
-    before = resident()
-    many()
-    gc.collect()
-    assert resident() - before < 8 << 20
+    def grown() -> int:
+        before = resident()
+        many()
+        gc.collect()
+        return resident() - before
+
+    grown()
+    assert min(grown() for _ in range(3)) < 8 << 20, "a leak grows every time"
 
 
 # Endings

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE = 60.0  # seconds; only a hang takes this long
+PATIENCE = 300.0  # seconds; only a hang takes this long
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
@@ -67,10 +67,12 @@ class Running:
         self.server = server
         self.listening = listening
         self.address = listening.getsockname()
+        self.clients: list[socket.socket] = []
 
     def connect(self, *sent: bytes) -> socket.socket:
         """A connection on which this was sent; nothing else runs meanwhile, so the server has not read it."""
         client = socket.create_connection(self.address, PATIENCE)
+        self.clients.append(client)
         for content in sent:
             client.sendall(content)
         return client
@@ -101,6 +103,8 @@ async def serving(
     finally:
         if not server.server_state.is_draining:
             await running.drain()
+        for client in running.clients:  # a test that fails leaves some open
+            client.close()
 
 
 async def received(client: socket.socket) -> bytes:

@@ -211,14 +211,18 @@ def test_body_behind_a_request_that_takes_long_has_its_whole_time() -> None:
 
 
 def test_client_that_waits_to_be_asked_for_its_body_is_not_late() -> None:
+    """Neither before it is asked, however long that takes, nor soon afterwards."""
+    times = SHORT | {"body_timeout_s": 1}
+
     async def reluctant(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(3 * SHORT["body_timeout_s"])
+        await asyncio.sleep(1.9 * times["body_timeout_s"])
         await echo(scope, receive, send)
 
     async def talk() -> bytes:
-        async with serving(reluctant, **SHORT) as running:
+        async with serving(reluctant, **times) as running:
             client = running.connect(post("Content-Length: 2", "Expect: 100-continue"))
             assert await received_one(client) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            await asyncio.sleep(times["body_timeout_s"] / 2)
             client.sendall(b"ab")
             return await received(client)
 
@@ -270,7 +274,9 @@ def test_answer_that_is_read_slowly_arrives_whole() -> None:
             with running.connect(GET) as client:
                 length = 0
                 while length < size:  # for longer than the limit, but never for so long at once
-                    length += len(await asyncio.to_thread(client.recv, 1 << 18, socket.MSG_WAITALL))
+                    piece = await asyncio.to_thread(client.recv, 1 << 18, socket.MSG_WAITALL)
+                    assert piece, f"cut behind {length} bytes"
+                    length += len(piece)
                     await asyncio.sleep(0.01)
                 return length
 
@@ -562,7 +568,9 @@ def test_alarm_rings_once_at_the_time_that_was_set_last() -> None:
         for at in (10.0, 0.01, 0.2):
             alarm.set(began + at)
         alarm.advance(began + 10)
-        await asyncio.sleep(0.6)
+        while not rung:  # noqa: ASYNC110 - the alarm tells nobody else
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
         return rung
 
     (rung_at,) = run(talk())
@@ -578,8 +586,11 @@ def test_alarm_that_is_cleared_or_cancelled_does_not_ring() -> None:
         cleared.clear()
         cancelled.cancel()
         await asyncio.sleep(0.3)
+        assert rung == []
         cleared.set(loop.time())
-        await asyncio.sleep(0.3)
+        while not rung:  # noqa: ASYNC110 - the alarm tells nobody else
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
         return rung
 
     assert run(talk()) == ["a"]

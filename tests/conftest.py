@@ -1,0 +1,29 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Close what a failed test left open before the next one begins, which would be blamed for it.
+
+    pytest keeps the failed test's frames, and so its sockets, until then; their warning is an error.
+    """
+    result = yield
+    if hasattr(sys, "last_value"):
+        del sys.last_type, sys.last_value, sys.last_traceback
+        vars(sys).pop("last_exc", None)  # Python has it from 3.12 on
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+    return result
