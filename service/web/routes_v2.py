@@ -72,7 +72,7 @@ _OF_MODEL: dict[int | str, dict[str, Any]] = {404: _ERROR, 503: _ERROR}
 @router.get("/models/stats", response_model=AllStatistics)
 async def list_statistics(context: Context) -> AllStatistics:
     """The statistics of every version."""
-    return AllStatistics(model_stats=[statistics(card, context.telemetry) for card in context.client.cards()])
+    return statistics(context.client.cards(), context.telemetry)
 
 
 @router.get("/models/{model}", response_model=ModelMetadata, responses=_OF_MODEL)
@@ -116,14 +116,13 @@ async def show_statistics(context: Context, model: str) -> AllStatistics:
     """The statistics of the versions of one model."""
     chosen = _card(context, model).facts.model
     cards = [card for card in context.client.cards() if card.facts.model == chosen]
-    return AllStatistics(model_stats=[statistics(card, context.telemetry) for card in cards])
+    return statistics(cards, context.telemetry)
 
 
 @router.get("/models/{model}/versions/{version}/stats", response_model=AllStatistics, responses=_OF_MODEL)
 async def show_version_statistics(context: Context, model: str, version: Version) -> AllStatistics:
     """The statistics of one version."""
-    card = _card(context, model, version)
-    return AllStatistics(model_stats=[statistics(card, context.telemetry)])
+    return statistics([_card(context, model, version)], context.telemetry)
 
 
 _INDEX_BODY = {
