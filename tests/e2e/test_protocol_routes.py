@@ -54,6 +54,24 @@ def test_extensions_that_are_not_listed_are_not_there(service: Service) -> None:
         assert (answer.status_code, list(answer.json())) == (404, ["error"])
 
 
+SLASHES = [
+    *("/v2//", "/v2/health/live/", "/v2/models/", "/v2/models/stats/", "/v2/repository/index/"),
+    *(f"{DIGITS}{path}/" for path in ("", "/ready", "/infer", "/versions/1", "/versions/1/infer")),
+    *("/v1/models/", "/v1/models/digits/", "/v1/models/digits/predict/", "/livez/", "/metrics/", "/docs/"),
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", SLASHES)
+def test_an_address_has_one_form_and_nobody_is_sent_to_another(
+    service: Service, method: str, path: str
+) -> None:
+    answer = service.http.request(method, path, headers={"Host": "elsewhere.example"})
+    assert (answer.status_code, answer.headers.get("location")) == (404, None)
+    problem = ["type", "title", "status", "detail"]
+    assert list(answer.json()) == (["error"] if path.startswith("/v2") else problem)
+
+
 def test_health(service: Service) -> None:
     assert json_of(service, "/v2/health/live") == {"live": True}
     assert json_of(service, "/v2/health/ready") == {"ready": True}
