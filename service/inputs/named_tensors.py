@@ -117,7 +117,8 @@ def _images(tensor: Tensor, max_rows: int) -> Elements | list[bytes]:
         return Elements(content.pieces, count, tensor.at)
     if isinstance(content, Numbers):
         raise InvalidTensor(f"{tensor.at} is BYTES, but its data are no strings")
-    flat = [item for row in content for item in (row if isinstance(row, list) else [row])]
+    is_nested = all(isinstance(item, list) and len(item) == 1 for item in content)
+    flat = [item for (item,) in content] if is_nested else content
     if len(flat) != count:
         raise InvalidTensor(f"{tensor.at} has {len(flat)} elements, expected {count}")
     return [from_base64(item, f"{tensor.at}: data[{number}]") for number, item in enumerate(flat)]

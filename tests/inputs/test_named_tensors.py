@@ -122,8 +122,12 @@ def test_datatype_and_data_must_agree() -> None:
             rows(datatype, content)
     with pytest.raises(InvalidTensor, match="no strings"):
         rows("BYTES", numbers(PIXELS), (2,))
+    text = base64.b64encode(IMAGES[0]).decode()
     with pytest.raises(InvalidTensor, match=r"data\[1\]"):
-        rows("BYTES", [base64.b64encode(IMAGES[0]).decode(), 3], (2,))
+        rows("BYTES", [text, 3], (2,))
+    for nested in ([[text, text], []], [text, [text]], [[text, text]], [[[text]], [[text]]], []):
+        with pytest.raises(InvalidTensor):
+            rows("BYTES", nested, (2,))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.1e9])
