@@ -58,7 +58,7 @@ async def read_rows(request: Request, parts: Parts, spec: Input, query: PredictQ
     Raises `InvalidInput` and its kinds, and `JobCancelled` for a client that went away. The body
     stays in the pieces in which it came; only a document or an image is joined.
     """
-    media_type = refuse_media_types_but(READ, request)
+    media_type = checked_media_type(request, READ)
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("compressed bodies are not read")
     try:
@@ -141,7 +141,7 @@ def _gone() -> JobCancelled:
     return JobCancelled("the client went away before its body was complete")
 
 
-def refuse_media_types_but(read: Sequence[str], request: Request) -> str:
+def checked_media_type(request: Request, read: Sequence[str]) -> str:
     """The type of the body, without its parameters; raises `UnsupportedMediaType` for one not in `read`."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in read:

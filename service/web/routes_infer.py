@@ -15,7 +15,7 @@ from service.protocol import coding
 from service.protocol.body import LENGTH_HEADER, Reader, document_length
 from service.protocol.request import InferRequest, Octets, RequestedOutput, Tensor, read_request
 from service.protocol.response import OutputTensor, classified, write_response
-from service.web.bodies import beside_the_loop, received, refuse_media_types_but
+from service.web.bodies import beside_the_loop, checked_media_type, received
 from service.web.body_limit import HOLD
 from service.web.context import parts_of
 from service.web.inference import Times, counted, infer
@@ -80,7 +80,7 @@ async def _answered(request: Request, parts: Parts, card: ModelCard, times: Time
 
 async def _body(request: Request, parts: Parts) -> Reader:
     """The body as it was before it was compressed."""
-    refuse_media_types_but(_READ, request)
+    checked_media_type(request, _READ)
     compressed = coding.of_request(request.headers.get("content-encoding"))
     pieces = await received(request)
     if not pieces:
