@@ -23,6 +23,7 @@ from service.web.schemas_v2 import (
     Live,
     ModelConfig,
     ModelMetadata,
+    ModelReady,
     ProtocolError,
     Ready,
     ServerMetadata,
@@ -87,14 +88,14 @@ async def show_version(context: Context, model: str, version: Version) -> ModelM
     return metadata(_card(context, model, version), context.client)
 
 
-@router.get("/models/{model}/ready", response_model=Ready, responses=_OF_MODEL)
-async def show_model_ready(context: Context, model: str) -> Ready:
+@router.get("/models/{model}/ready", response_model=ModelReady, responses=_OF_MODEL)
+async def show_model_ready(context: Context, model: str) -> ModelReady:
     """200 when the highest version answers requests to infer."""
     return _ready(context, _card(context, model))
 
 
-@router.get("/models/{model}/versions/{version}/ready", response_model=Ready, responses=_OF_MODEL)
-async def show_version_ready(context: Context, model: str, version: Version) -> Ready:
+@router.get("/models/{model}/versions/{version}/ready", response_model=ModelReady, responses=_OF_MODEL)
+async def show_version_ready(context: Context, model: str, version: Version) -> ModelReady:
     """200 when a version answers requests to infer."""
     return _ready(context, _card(context, model, version))
 
@@ -170,9 +171,9 @@ def _card(parts: Parts, model: str, version: str | None = None) -> ModelCard:
     return parts.client.card(model, None if version is None else parsed_version(version))
 
 
-def _ready(parts: Parts, _: ModelCard) -> Ready:
+def _ready(parts: Parts, card: ModelCard) -> ModelReady:
     refuse_unready(parts.client)
-    return Ready(ready=True)
+    return ModelReady(name=card.facts.model, ready=True)
 
 
 def _query(content: bytes) -> IndexQuery:
