@@ -7,13 +7,13 @@ import io
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.errors import InvalidQuery
 from service.inspection.layer_stats import histogram, with_derived
 from service.web.context import Context
-from service.web.predictions import dump_json
 from service.web.problems import shortened
 from service.web.schemas import (
     FoldDetail,
@@ -151,7 +151,8 @@ def _summary(card: ModelCard, state: str) -> ModelSummary:
 
 
 def _json(content: dict[str, Any]) -> Response:
-    return Response(dump_json(content), media_type="application/json")
+    """JSON in which a float32 has its shortest digits, and what is not finite is null."""
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
 def _exact(vector: np.ndarray) -> np.ndarray:
