@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from service.protocol.body import Elements
     from service.store.manifest import Input
 
 
@@ -39,7 +40,9 @@ def rows_from_image(content: bytes, spec: Input, max_pixels: int) -> Rows:
     return _ImageRows(shape_of(1, spec.shape, 1), "uint8", False, [content], "", spec, max_pixels)
 
 
-def rows_from_images(contents: Sequence[bytes], spec: Input, max_rows: int, max_pixels: int) -> Rows:
+def rows_from_images(
+    contents: Elements | Sequence[bytes], spec: Input, max_rows: int, max_pixels: int
+) -> Rows:
     """Several JPEGs and PNGs, at least one, which become uint8 rows.
 
     Raises `InputTooLarge` for more than `max_rows`; writing them raises what `decode_image` raises,
@@ -51,7 +54,7 @@ def rows_from_images(contents: Sequence[bytes], spec: Input, max_rows: int, max_
 
 @dataclass(frozen=True)
 class _ImageRows(Rows):
-    contents: Sequence[bytes]
+    contents: Elements | Sequence[bytes]
     prefix: str
     """What an error begins with, `{}` being the image's number."""
     spec: Input

@@ -12,13 +12,13 @@ from service.inputs.documents import QUICK_BYTES, from_base64
 from service.inputs.images import rows_from_images
 from service.inputs.rows import Dtype, Rows, refuse_unusable, shape_of
 from service.inputs.tensors import rows_from_octets
-from service.protocol.body import read_elements
+from service.protocol.body import Elements, Reader
 from service.protocol.datatypes import ITEM_BYTES
 from service.protocol.numbers import Numbers
 from service.protocol.request import Octets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -30,6 +30,7 @@ DTYPES: dict[str, Dtype] = {"FP32": "float32", "FP16": "float32", "BF16": "float
 """What rows become of a tensor; BYTES are encoded images, and become uint8 too."""
 
 _QUICK_HALF_BYTES = 160 * 1024
+_STEP_BYTES = 256 * 1024
 
 
 def rows_from_tensors(tensors: Sequence[Tensor], spec: Input, max_rows: int, max_pixels: int) -> Rows:
@@ -79,8 +80,8 @@ class _NumberRows(Rows):
     told_shape: tuple[int, ...]
     at: str
 
-    def _write(self, out: npt.NDArray[Any]) -> None:
-        self.numbers.write(self.told_shape, out.reshape(-1), self.at)
+    def _write(self, out: npt.NDArray[Any]) -> Iterator[None]:
+        yield from self.numbers.write(self.told_shape, out.reshape(-1), self.at)
         if self.dtype == "float32":
             refuse_unusable(out)
 
@@ -92,27 +93,32 @@ class _HalfRows(Rows):
     pieces: Pieces
     is_bfloat16: bool
 
-    def _write(self, out: npt.NDArray[Any]) -> None:
-        content, flat = b"".join(self.pieces), out.reshape(-1)
-        if self.is_bfloat16:
-            bits = flat.view(np.uint32)
-            bits[...] = np.frombuffer(content, "<u2")
-            bits <<= np.uint32(16)
-        else:
-            flat[...] = np.frombuffer(content, "<f2")
+    def _write(self, out: npt.NDArray[Any]) -> Iterator[None]:
+        body, flat = Reader(self.pieces), out.reshape(-1)
+        while body.left:
+            halves = b"".join(body.take(_STEP_BYTES))
+            step, flat = flat[: len(halves) // 2], flat[len(halves) // 2 :]
+            if self.is_bfloat16:
+                bits = step.view(np.uint32)
+                bits[...] = np.frombuffer(halves, "<u2")
+                bits <<= np.uint32(16)
+            else:
+                step[...] = np.frombuffer(halves, "<f2")
+            yield
         refuse_unusable(out)
 
 
-def _images(tensor: Tensor, max_rows: int) -> list[bytes]:
+def _images(tensor: Tensor, max_rows: int) -> Elements | list[bytes]:
     count, content = tensor.shape[0], tensor.content
     if tensor.shape not in {(count,), (count, 1)}:
         raise InvalidTensor(f"{tensor.at} has shape {list(tensor.shape)}, expected [N] or [N, 1] of BYTES")
     shape_of(count, [1, 1, 1], max_rows)
     if isinstance(content, Octets):
-        return read_elements(content.pieces, count, tensor.at)
+        return Elements(content.pieces, count, tensor.at)
     if isinstance(content, Numbers):
         raise InvalidTensor(f"{tensor.at} is BYTES, but its data are no strings")
-    flat = [item for row in content for item in (row if isinstance(row, list) else [row])]
+    is_nested = all(isinstance(item, list) and len(item) == 1 for item in content)
+    flat = [item for (item,) in content] if is_nested else content
     if len(flat) != count:
         raise InvalidTensor(f"{tensor.at} has {len(flat)} elements, expected {count}")
     return [from_base64(item, f"{tensor.at}: data[{number}]") for number, item in enumerate(flat)]

@@ -43,7 +43,7 @@ class Rows(ABC):
     def write(self, out: npt.NDArray[Any], check: Callable[[], None] = lambda: None) -> None:
         """Fill `out`, which has `shape` and `dtype`, native byte order and C order.
 
-        Before, and between rows that take long, `check` is called, which ends it by raising. Raises
+        Before, and now and then where it takes long, `check` is called, which ends it by raising. Raises
         `InvalidInput` and its kinds, with `out` then partly written, and `ValueError` for another
         `out`. Nothing but `out` is written to, and nothing refers to it afterwards.
         """
@@ -55,7 +55,7 @@ class Rows(ABC):
 
     @abstractmethod
     def _write(self, out: npt.NDArray[Any]) -> Iterator[None] | None:
-        """Where it takes long, an iterator that stops behind each row."""
+        """Where it takes long, an iterator that stops now and then."""
 
 
 def shape_of(count: int, row: list[int], max_rows: int) -> tuple[int, int, int, int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.errors import InvalidInput, InvalidTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     Pieces = Sequence[bytes | memoryview]
 
@@ -16,6 +18,7 @@ LENGTH_HEADER = "Inference-Header-Content-Length"
 """Says how many bytes the document has; without it the whole body is one."""
 
 _LENGTH_DIGITS = 18
+_LENGTH_BYTES = 4
 
 
 def document_length(header: str | None, body_length: int) -> int:
@@ -29,32 +32,64 @@ def document_length(header: str | None, body_length: int) -> int:
     return int(header)
 
 
-def cut(pieces: Pieces, start: int, stop: int) -> list[memoryview]:
-    """The bytes from `start` to `stop`, uncopied."""
-    found: list[memoryview] = []
-    for piece in pieces:
-        part = memoryview(piece)[max(start, 0) : max(stop, 0)]
-        if part:
-            found.append(part)
-        start, stop = start - len(piece), stop - len(piece)
-    return found
+class Reader:
+    """A body from its start to its end, uncopied.
+
+    Each piece is looked at once, and afterwards kept by nobody but those who took of it.
+    """
+
+    def __init__(self, pieces: Pieces) -> None:
+        # The mutable state: the pieces that nobody took yet, and how many bytes they have.
+        self._pieces = deque(pieces)
+        self.left = sum(map(len, self._pieces))
+
+    def __len__(self) -> int:
+        """How many pieces are left."""
+        return len(self._pieces)
+
+    def take(self, length: int) -> list[memoryview]:
+        """The next `length` bytes, or all that are left where they are fewer."""
+        found: list[memoryview] = []
+        wanted = min(length, self.left)
+        self.left -= wanted
+        while wanted:
+            piece = memoryview(self._pieces.popleft())
+            found.append(piece[:wanted])
+            if len(piece) > wanted:
+                self._pieces.appendleft(piece[wanted:])
+            wanted -= len(found[-1])
+        return found
 
 
-def read_elements(pieces: Pieces, count: int, at: str) -> list[bytes]:
+@dataclass(frozen=True)
+class Elements:
     """The elements of a BYTES tensor, each behind its length as a little-endian uint32.
 
-    Raises `InvalidTensor` unless they are exactly `count`.
+    They are read when somebody wants them, one after another, and end in `InvalidTensor` unless they
+    are exactly `count`.
     """
-    content, position = b"".join(pieces), 0
-    elements: list[bytes] = []
-    while position < len(content) and len(elements) < count:
-        start = position + 4
-        length = int.from_bytes(content[position:start], "little")
-        position = start + length
-        elements.append(content[start:position])
-    if len(elements) != count or position != len(content):
-        raise InvalidTensor(f"{at} does not hold exactly {count} elements")
-    return elements
+
+    pieces: Pieces
+    count: int
+    at: str
+    """What errors call the tensor."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[bytes]:
+        body = Reader(self.pieces)
+        for _ in range(self.count):
+            prefix = b"".join(body.take(_LENGTH_BYTES))
+            length = int.from_bytes(prefix, "little")
+            if len(prefix) < _LENGTH_BYTES or length > body.left:
+                raise self._wrong()
+            yield b"".join(body.take(length))
+        if body.left:
+            raise self._wrong()
+
+    def _wrong(self) -> InvalidTensor:
+        return InvalidTensor(f"{self.at} does not hold exactly {self.count} elements")
 
 
 def write_elements(elements: Sequence[bytes]) -> bytes:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from service.errors import InvalidInput, InvalidTensor
-from service.protocol.body import cut
 from service.protocol.datatypes import BINARY_ONLY, checked_datatype, checked_shape
 from service.protocol.documents import read_document
 from service.protocol.numbers import Numbers
@@ -14,7 +13,7 @@ from service.protocol.numbers import Numbers
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from service.protocol.body import Pieces
+    from service.protocol.body import Pieces, Reader
     from service.protocol.documents import Document
 
 Parameters = dict[str, str | int | float | bool]
@@ -75,15 +74,15 @@ class InferRequest:
     """The parameter `timeout`, which is in microseconds; None where it is 0 or not given."""
 
 
-def read_request(pieces: Pieces, document_bytes: int) -> InferRequest:
-    """The request of a body whose document has so many bytes.
+def read_request(body: Reader, document_bytes: int) -> InferRequest:
+    """The request of a whole body, which is then read to its end; its document has so many bytes.
 
     Raises `InvalidInput` and `InvalidTensor` for whatever the protocol does not allow. Names are not
     compared with any model's; numbers in JSON are not read yet.
     """
-    document = read_document(b"".join(cut(pieces, 0, document_bytes)))
+    document = read_document(b"".join(body.take(document_bytes)))
     root = document.root
-    tensors = _tensors(document, pieces, document_bytes)
+    tensors = _tensors(document, body)
     if sum(isinstance(tensor.content, Numbers) for tensor in tensors) != len(document.arrays):
         raise InvalidInput("an array named data stands where none belongs")
     asked = _objects([] if root.get("outputs") is None else root["outputs"], "outputs")
@@ -100,19 +99,15 @@ def read_request(pieces: Pieces, document_bytes: int) -> InferRequest:
     )
 
 
-def _tensors(document: Document, pieces: Pieces, start: int) -> list[Tensor]:
-    tensors = []
-    for number, item in enumerate(_objects(document.root.get("inputs"), "inputs")):
-        tensor = _tensor(document, item, number, pieces, start)
-        start += len(tensor.content) if isinstance(tensor.content, Octets) else 0
-        tensors.append(tensor)
-    left = sum(map(len, pieces)) - start
-    if left:
-        raise InvalidTensor(f"{left} bytes are left behind the last binary tensor")
+def _tensors(document: Document, body: Reader) -> list[Tensor]:
+    items = _objects(document.root.get("inputs"), "inputs")
+    tensors = [_tensor(document, item, number, body) for number, item in enumerate(items)]
+    if body.left:
+        raise InvalidTensor(f"{body.left} bytes are left behind the last binary tensor")
     return tensors
 
 
-def _tensor(document: Document, item: dict[str, Any], number: int, pieces: Pieces, start: int) -> Tensor:
+def _tensor(document: Document, item: dict[str, Any], number: int, body: Reader) -> Tensor:
     at = f"inputs[{number}]"
     name = _text(item.get("name"), f"{at}.name")
     datatype = checked_datatype(item.get("datatype"), f"{at}.datatype")
@@ -122,7 +117,7 @@ def _tensor(document: Document, item: dict[str, Any], number: int, pieces: Piece
     if (size is None) == (values is None):
         raise InvalidTensor(f"{at} needs either data or the parameter binary_data_size")
     if size is not None:
-        octets = Octets(cut(pieces, start, start + size))
+        octets = Octets(body.take(size))
         if len(octets) != size:
             raise InvalidTensor(f"{at} promises {size} bytes, of which {len(octets)} came")
         return Tensor(name, datatype, shape, octets)

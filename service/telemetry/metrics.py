@@ -21,7 +21,7 @@ from prometheus_client import values as library
 from prometheus_client.values import MutexValue
 
 from service.telemetry.gauges import Processes
-from service.telemetry.statistics import COUNT, LAST, ROWS, SECONDS, Statistics
+from service.telemetry.statistics import COUNT, LAST, ROWS, SECONDS, Statistics, by_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -128,9 +128,9 @@ class Telemetry:
         self._inferences(model, version, "fail").inc()
         self._inference_seconds(model, version, "fail").inc(seconds)
 
-    def statistics(self, model: str, version: int) -> Statistics:
-        """What was counted of one version, by all parts of the service."""
-        return Statistics.of((self._shared or self.registry).collect(), model, version)
+    def statistics(self) -> dict[tuple[str, int], Statistics]:
+        """What was counted of each model and version that was asked, by all parts of the service."""
+        return by_version((self._shared or self.registry).collect())
 
     def batch(self, model: str, version: int, rows: int) -> None:
         """Record one computed batch."""

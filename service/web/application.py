@@ -36,6 +36,7 @@ def compose(parts: Parts) -> ASGIApp:
         description="Convolutional networks, served with every BatchNorm folded, proven and shown.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name whatever host the client named
     )
     app.state.parts = parts
     app.include_router(routes_predict.router)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -18,7 +19,7 @@ from service.inputs.tensors import rows_from_npy, rows_from_octets
 from service.web.problems import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor, Future
 
     import numpy as np
@@ -35,6 +36,8 @@ IMAGES = ("image/jpeg", "image/png")
 READ = (*IMAGES, "multipart/form-data", "application/json", "application/x-npy", "application/octet-stream")
 
 _SMALL_CHUNK = 4096
+
+T = TypeVar("T")
 
 
 class _InMemory(MultiPartParser):
@@ -55,7 +58,9 @@ async def read_rows(request: Request, parts: Parts, spec: Input, query: PredictQ
     Raises `InvalidInput` and its kinds, and `JobCancelled` for a client that went away. The body
     stays in the pieces in which it came; only a document or an image is joined.
     """
-    media_type = _media_type(request)
+    media_type = checked_media_type(request, READ)
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("compressed bodies are not read")
     try:
         if media_type == "multipart/form-data":
             images, limits = await _images(request, parts.settings), parts.settings
@@ -136,15 +141,21 @@ def _gone() -> JobCancelled:
     return JobCancelled("the client went away before its body was complete")
 
 
-def _media_type(request: Request) -> str:
+def checked_media_type(request: Request, read: Sequence[str]) -> str:
+    """The type of the body, without its parameters; raises `UnsupportedMediaType` for one not in `read`."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in READ:
+    if media_type not in read:
         raise UnsupportedMediaType(
-            f"content type {shortened(media_type)!r} is not read; these are: {', '.join(READ)}"
+            f"content type {shortened(media_type)!r} is not read; these are: {', '.join(filter(None, read))}"
         )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("compressed bodies are not read")
     return media_type
+
+
+async def beside_the_loop(work: Callable[[], T], decoders: Executor, *, is_quick: bool) -> T:
+    """The result of `work`, done on a thread of `decoders` unless it is quick."""
+    if is_quick:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(decoders, work)
 
 
 async def _rows(media_type: str, chunks: list[bytes], parts: Parts, spec: Input, query: PredictQuery) -> Rows:
@@ -156,10 +167,8 @@ async def _rows(media_type: str, chunks: list[bytes], parts: Parts, spec: Input,
     content = b"".join(chunks)
     if media_type in IMAGES:
         return rows_from_image(content, spec, max_pixels)
-    document = (content, query.dtype, spec, max_rows, max_pixels)
-    if len(content) <= QUICK_BYTES:
-        return rows_from_json(*document)
-    return await asyncio.get_running_loop().run_in_executor(parts.decoders, rows_from_json, *document)
+    read = partial(rows_from_json, content, query.dtype, spec, max_rows, max_pixels)
+    return await beside_the_loop(read, parts.decoders, is_quick=len(content) <= QUICK_BYTES)
 
 
 async def _images(request: Request, settings: Settings) -> list[bytes]:

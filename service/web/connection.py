@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import unquote
 
-from httptools import HttpParserError
+from httptools import HttpParserError, parse_url
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -225,6 +226,15 @@ class Connection(HttpToolsProtocol):
     def _is_answer_owed(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def _path(self) -> str:
+        """Of the request whose headers are being read, once its first line was; else empty."""
+        try:
+            target = parse_url(self.url if self._part == "head" else b"").path or b""
+        except HttpParserError:
+            return ""
+        return unquote(target.decode("ascii", "replace"))
+
     def _deadline(self) -> float:
         """The time by which more must have come of what is being read, or a request at all."""
         now, settings = self.loop.time(), self._settings
@@ -273,7 +283,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.message_event.set()
 
     def _write(self, error: InvalidInput) -> None:
-        answer = problem(error)
+        answer = problem(error, self._path)
         answer.headers["Connection"] = "close"
         headers = (*self.server_state.default_headers, *answer.raw_headers)
         lines = (b"%s: %s\r\n" % header for header in headers)

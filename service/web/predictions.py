@@ -98,7 +98,7 @@ def top(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def dump_json(content: dict[str, Any]) -> bytes:
-    """JSON in which a float32 has its shortest digits."""
+    """JSON in which a float32 has its shortest digits, and what is not finite is null."""
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
+"""What the documentation says of a path's parameters, which such functions read themselves."""
+
 
 class RawRoute(APIRoute):
     """FastAPI documents its function and does no more."""

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.errors import InvalidInput, UnsupportedMediaType
+from service.errors import InvalidInput
 from service.inputs.documents import QUICK_BYTES
 from service.inputs.named_tensors import rows_from_tensors
 from service.protocol import coding
-from service.protocol.body import LENGTH_HEADER, document_length
+from service.protocol.body import LENGTH_HEADER, Reader, document_length
 from service.protocol.request import InferRequest, Octets, RequestedOutput, Tensor, read_request
 from service.protocol.response import OutputTensor, classified, write_response
-from service.web.bodies import received
+from service.web.bodies import beside_the_loop, checked_media_type, received
 from service.web.body_limit import HOLD
 from service.web.context import parts_of
 from service.web.inference import Times, counted, infer
-from service.web.predictions import refuse_classes, refuse_numbers
-from service.web.raw_route import RawRoute
-from service.web.schemas_infer import MODEL, VERSION, documented, responses
+from service.web.predictions import refuse_classes, refuse_numbers, top
+from service.web.raw_route import MODEL, VERSION, RawRoute
+from service.web.schemas_infer import documented, responses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from service.batching.job import Answer
     from service.engine.card import ModelCard
     from service.inputs.rows import Rows
+    from service.settings import Settings
     from service.web.context import Parts
 
 router = APIRouter(tags=["Open Inference Protocol v2"], route_class=RawRoute)
 
 # The last is what curl sends with `-d` and nothing said; many examples of the protocol do that.
 _READ = ("", "application/json", "application/octet-stream", "application/x-www-form-urlencoded")
+# As many are looked at, one after another, in the time that another thread costs.
+_QUICK_PIECES = 256
 _QUICK_COMPRESSED_BYTES = 1024
 _QUICK_ANSWER_BYTES = 32 * 1024
-
-T = TypeVar("T")
 
 
 @router.post("/v2/models/{model}/infer", responses=responses(), openapi_extra=documented(MODEL))
@@ -67,58 +67,56 @@ async def infer_with(request: Request, model: str, version: str | None = None) -
 async def _answered(request: Request, parts: Parts, card: ModelCard, times: Times) -> Response:
     limit_s = parts.settings.timeout_ms / 1000
     parts.client.refuse_when_full(card, times.started + limit_s)
-    pieces = await _pieces(request, parts)
-    length = sum(map(len, pieces))
+    body = await _body(request, parts)
     header = request.headers.get(LENGTH_HEADER)
-    document_bytes = document_length(header, length)
-    is_quick = document_bytes <= QUICK_BYTES
-    asked = await _run(parts, is_quick, partial(_read, pieces, document_bytes, header is not None, card))
-    _check_outputs(asked, card)
-    rows = await _run(parts, is_quick, partial(_rows, asked, card, parts))
-    _refuse_long(asked, rows.count, card)
+    document_bytes = document_length(header, body.left)
+    read = partial(_read, body, document_bytes, header is not None, card, parts.settings)
+    is_quick = is_read_quickly(body, document_bytes)
+    asked, rows = await beside_the_loop(read, parts.decoders, is_quick=is_quick)
     deadline = times.started + min(asked.timeout_s or limit_s, limit_s)
     response = await infer(request, parts, card, rows, deadline, times, partial(_written, asked, card))
     return await _encoded(response, request, parts)
 
 
-async def _run(parts: Parts, is_quick: bool, work: Callable[[], T]) -> T:
-    """The result of `work`, done on a thread of the decoders unless it is quick."""
-    if is_quick:
-        return work()
-    return await asyncio.get_running_loop().run_in_executor(parts.decoders, work)
-
-
-async def _pieces(request: Request, parts: Parts) -> list[bytes]:
+async def _body(request: Request, parts: Parts) -> Reader:
     """The body as it was before it was compressed."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in _READ:
-        raise UnsupportedMediaType(f"content type {media_type[:64]!r} is not read; send application/json")
+    checked_media_type(request, _READ)
     compressed = coding.of_request(request.headers.get("content-encoding"))
     pieces = await received(request)
     if not pieces:
         raise InvalidInput("the body is empty")
     if compressed is None:
-        return pieces
+        return Reader(pieces)
     came, limit = sum(map(len, pieces)), parts.settings.max_body_bytes
     inflate = partial(coding.inflated, pieces, compressed, limit)
-    inflated = await _run(parts, came <= _QUICK_COMPRESSED_BYTES, inflate)
-    request.scope["state"][HOLD](max(sum(map(len, inflated)) - came, 0))
-    return inflated
+    is_quick = came <= _QUICK_COMPRESSED_BYTES
+    body = Reader(await beside_the_loop(inflate, parts.decoders, is_quick=is_quick))
+    request.scope["state"][HOLD](max(body.left - came, 0))
+    return body
 
 
-def _read(pieces: list[bytes], document_bytes: int, is_told: bool, card: ModelCard) -> InferRequest:
+def is_read_quickly(body: Reader, document_bytes: int) -> bool:
+    """Whether reading the request takes less time than handing it to another thread.
+
+    Tensors are not looked at yet: numbers are read and images cut apart where rows are written.
+    """
+    return document_bytes <= QUICK_BYTES and len(body) <= _QUICK_PIECES
+
+
+def _read(
+    body: Reader, document_bytes: int, is_told: bool, card: ModelCard, settings: Settings
+) -> tuple[InferRequest, Rows]:
+    """What is asked, and the rows that come with it; raises `InvalidInput` and its kinds."""
+    spec = card.facts.manifest.input
     if document_bytes or not is_told:
-        return read_request(pieces, document_bytes)
-    spec = card.facts.manifest.input
-    # A raw request: one row of the only input, and nothing else.
-    row = Tensor(spec.name, "FP32", (1, *spec.shape), Octets(pieces))
-    return InferRequest([row], is_binary=True)
-
-
-def _rows(asked: InferRequest, card: ModelCard, parts: Parts) -> Rows:
-    settings = parts.settings
-    spec = card.facts.manifest.input
-    return rows_from_tensors(asked.inputs, spec, settings.max_request_rows, settings.max_pixels)
+        asked = read_request(body, document_bytes)
+    else:  # a raw request: one row of the only input, and nothing else
+        row = Tensor(spec.name, "FP32", (1, *spec.shape), Octets(body.take(body.left)))
+        asked = InferRequest([row], is_binary=True)
+    _check_outputs(asked, card)
+    rows = rows_from_tensors(asked.inputs, spec, settings.max_request_rows, settings.max_pixels)
+    _refuse_long(asked, rows.count, card)
+    return asked, rows
 
 
 def _check_outputs(asked: InferRequest, card: ModelCard) -> None:
@@ -167,7 +165,7 @@ def _tensor(asked: InferRequest, output: RequestedOutput, card: ModelCard, answe
     is_binary = asked.is_binary if output.is_binary is None else output.is_binary
     if output.classes is None:
         return OutputTensor(output.name, answer.rows.shape, answer.rows, is_binary)
-    elements = classified(answer.rows, card.facts.labels, output.classes)
+    elements = classified(answer.rows, top(answer.rows, output.classes), card.facts.labels)
     return OutputTensor(output.name, (len(answer.rows), output.classes), elements, is_binary)
 
 
@@ -178,6 +176,7 @@ async def _encoded(response: Response, request: Request, parts: Parts) -> Respon
         return response
     content = bytes(response.body)
     is_quick = len(content) <= _QUICK_ANSWER_BYTES
-    compressed = await _run(parts, is_quick, partial(coding.deflated, content, wanted))
+    deflate = partial(coding.deflated, content, wanted)
+    compressed = await beside_the_loop(deflate, parts.decoders, is_quick=is_quick)
     headers = dict(response.headers) | {"content-encoding": wanted, "content-length": str(len(compressed))}
     return Response(compressed, headers=headers)

@@ -20,7 +20,7 @@ from service.web.context import parts_of
 from service.web.inference import Times, counted, infer
 from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_long
 from service.web.problems import sentence, shortened
-from service.web.raw_route import RawRoute
+from service.web.raw_route import MODEL, VERSION, RawRoute
 from service.web.schemas import Predictions, PredictQuery, Problem
 
 if TYPE_CHECKING:
@@ -66,8 +66,6 @@ _DOCUMENTED: dict[str, Any] = {
         for name, schema in PredictQuery.model_json_schema()["properties"].items()
     ],
 }
-_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-_VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
 
 
 def _documented(*path: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +78,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/v1/models/{model}/predict", responses=_RESPONSES, openapi_extra=_documented(_MODEL))
+@router.post("/v1/models/{model}/predict", responses=_RESPONSES, openapi_extra=_documented(MODEL))
 async def predict(request: Request) -> Response:
     """Predict with the highest version that is served."""
     return await predict_with(request, request.path_params["model"])
@@ -89,7 +87,7 @@ async def predict(request: Request) -> Response:
 @router.post(
     "/v1/models/{model}/versions/{version}/predict",
     responses=_RESPONSES,
-    openapi_extra=_documented(_MODEL, _VERSION),
+    openapi_extra=_documented(MODEL, VERSION),
 )
 async def predict_version(request: Request) -> Response:
     """Predict with one version."""

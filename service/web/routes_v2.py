@@ -15,6 +15,7 @@ from service.web.schemas_v2 import (
     Live,
     ModelConfig,
     ModelMetadata,
+    ModelReady,
     ProtocolError,
     Ready,
     ServerMetadata,
@@ -63,7 +64,7 @@ _OF_MODEL: dict[int | str, dict[str, Any]] = {404: _ERROR, 503: _ERROR}
 @router.get("/models/stats", response_model=AllStatistics)
 async def list_statistics(context: Context) -> AllStatistics:
     """The statistics of every version."""
-    return AllStatistics(model_stats=[statistics(card, context.telemetry) for card in context.client.cards()])
+    return statistics(context.client.cards(), context.telemetry)
 
 
 @router.get("/models/{model}", response_model=ModelMetadata, responses=_OF_MODEL)
@@ -78,14 +79,14 @@ async def show_version(context: Context, model: str, version: Version) -> ModelM
     return metadata(_card(context, model, version), context.client)
 
 
-@router.get("/models/{model}/ready", response_model=Ready, responses=_OF_MODEL)
-async def show_model_ready(context: Context, model: str) -> Ready:
+@router.get("/models/{model}/ready", response_model=ModelReady, responses=_OF_MODEL)
+async def show_model_ready(context: Context, model: str) -> ModelReady:
     """200 when the highest version answers requests to infer."""
     return _ready(context, _card(context, model))
 
 
-@router.get("/models/{model}/versions/{version}/ready", response_model=Ready, responses=_OF_MODEL)
-async def show_version_ready(context: Context, model: str, version: Version) -> Ready:
+@router.get("/models/{model}/versions/{version}/ready", response_model=ModelReady, responses=_OF_MODEL)
+async def show_version_ready(context: Context, model: str, version: Version) -> ModelReady:
     """200 when a version answers requests to infer."""
     return _ready(context, _card(context, model, version))
 
@@ -107,20 +108,19 @@ async def show_statistics(context: Context, model: str) -> AllStatistics:
     """The statistics of the versions of one model."""
     chosen = _card(context, model).facts.model
     cards = [card for card in context.client.cards() if card.facts.model == chosen]
-    return AllStatistics(model_stats=[statistics(card, context.telemetry) for card in cards])
+    return statistics(cards, context.telemetry)
 
 
 @router.get("/models/{model}/versions/{version}/stats", response_model=AllStatistics, responses=_OF_MODEL)
 async def show_version_statistics(context: Context, model: str, version: Version) -> AllStatistics:
     """The statistics of one version."""
-    card = _card(context, model, version)
-    return AllStatistics(model_stats=[statistics(card, context.telemetry)])
+    return statistics([_card(context, model, version)], context.telemetry)
 
 
 def _card(parts: Parts, model: str, version: str | None = None) -> ModelCard:
     return parts.client.card(model, None if version is None else parsed_version(version))
 
 
-def _ready(parts: Parts, _: ModelCard) -> Ready:
+def _ready(parts: Parts, card: ModelCard) -> ModelReady:
     refuse_unready(parts.client)
-    return Ready(ready=True)
+    return ModelReady(name=card.facts.model, ready=True)

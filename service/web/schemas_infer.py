@@ -71,8 +71,6 @@ _RESPONSE = {
     },
 }
 
-MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
 _LENGTH = {
     "name": LENGTH_HEADER,
     "in": "header",

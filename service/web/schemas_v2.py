@@ -25,6 +25,12 @@ class Ready(BaseModel):
     ready: bool
 
 
+class ModelReady(Ready):
+    """The same of one model."""
+
+    name: str
+
+
 class ServerMetadata(BaseModel):
     """The server and the extensions that it has."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from service.telemetry import Statistics
 from service.web.schemas_v2 import (
+    AllStatistics,
     ConfigInput,
     ConfigOutput,
     Duration,
@@ -18,6 +20,8 @@ from service.web.schemas_v2 import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from service.engine.card import ModelCard
     from service.engine.client import EngineClient
     from service.settings import Settings
@@ -69,10 +73,14 @@ def config(card: ModelCard, settings: Settings) -> ModelConfig:
     )
 
 
-def statistics(card: ModelCard, telemetry: Telemetry) -> ModelStatistics:
-    """What was counted of one version, in all processes."""
+def statistics(cards: Iterable[ModelCard], telemetry: Telemetry) -> AllStatistics:
+    """What was counted of these versions, in all processes."""
+    found = telemetry.statistics()
+    return AllStatistics(model_stats=[_one(card, found.get(card.key, Statistics())) for card in cards])
+
+
+def _one(card: ModelCard, found: Statistics) -> ModelStatistics:
     facts = card.facts
-    found = telemetry.statistics(facts.model, facts.version)
     succeeded = found.counts.get("success", 0)
 
     def took(count: int, phase: str) -> Duration:

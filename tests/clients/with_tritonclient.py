@@ -215,7 +215,11 @@ def infers_asynchronously(sent: Sent) -> None:
 
     async def all_of_it() -> None:
         client = triton_aio.InferenceServerClient(sent.address.removeprefix("http://"))
+        assert await client.is_server_live()
         assert await client.is_server_ready()
+        assert await client.is_model_ready(MODEL)
+        assert not await client.is_model_ready("nobody")
+        assert (await client.get_server_metadata())["name"] == "foldserve"
         assert (await client.get_model_metadata(MODEL))["name"] == MODEL
         assert (await client.get_model_config(MODEL))["max_batch_size"] > 0
         assert len(await client.get_model_repository_index()) == 1
@@ -231,6 +235,9 @@ def infers_asynchronously(sent: Sent) -> None:
         ]
         for found in await asyncio.gather(*asked):
             sent.check(found.as_numpy("logits"))
+        classes = await client.infer(MODEL, given[:1], outputs=[output(class_count=1, binary_data=False)])
+        indices = [int(text.split(":")[1]) for text in classes.get_response()["outputs"][0]["data"]]
+        assert indices == sent.logits.argmax(axis=1).tolist()
         refusal = await refused_later(client.infer("nobody", given[:1]))
         assert refusal.message() == "no model 'nobody' is served"
         assert (await client.get_inference_statistics(MODEL))["model_stats"]

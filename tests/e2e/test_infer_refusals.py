@@ -112,6 +112,12 @@ CASES = {
     "more data than its shape": infer(GOOD | {"data": [0.0] * 65}),
     "less data than its shape": infer(GOOD | {"data": [0.0] * 63}),
     "data of another nesting": infer(GOOD | {"data": [[0.0] * 8] * 8}),
+    "data under an escaped name": raw(body(GOOD)[0].replace(b'"data"', rb'"d\u0061ta"')),
+    "data among the parameters": infer(GOOD, parameters={"data": [0.0]}),
+    "data twice": raw(body(GOOD)[0].replace(b'"data"', b'"data": [1.0], "data"')),
+    "numbers on the wrong side of a bracket": raw(
+        body(GOOD | {"data": ONE.tolist()})[0].replace(b"[0.0", b"0.0[", 1)
+    ),
     "data that is no list": infer(GOOD | {"data": 0}),
     "513 rows": Case(body(GOOD | {"shape": [513, 1, 8, 8]}), 413),
     # datatypes

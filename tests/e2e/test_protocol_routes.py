@@ -54,11 +54,29 @@ def test_extensions_that_are_not_listed_are_not_there(service: Service) -> None:
         assert (answer.status_code, list(answer.json())) == (404, ["error"])
 
 
+SLASHES = [
+    *("/v2//", "/v2/health/live/", "/v2/models/", "/v2/models/stats/", "/v2/repository/index/"),
+    *(f"{DIGITS}{path}/" for path in ("", "/ready", "/infer", "/versions/1", "/versions/1/infer")),
+    *("/v1/models/", "/v1/models/digits/", "/v1/models/digits/predict/", "/livez/", "/metrics/", "/docs/"),
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", SLASHES)
+def test_an_address_has_one_form_and_nobody_is_sent_to_another(
+    service: Service, method: str, path: str
+) -> None:
+    answer = service.http.request(method, path, headers={"Host": "elsewhere.example"})
+    assert (answer.status_code, answer.headers.get("location")) == (404, None)
+    problem = ["type", "title", "status", "detail"]
+    assert list(answer.json()) == (["error"] if path.startswith("/v2") else problem)
+
+
 def test_health(service: Service) -> None:
     assert json_of(service, "/v2/health/live") == {"live": True}
     assert json_of(service, "/v2/health/ready") == {"ready": True}
     for path in (f"{DIGITS}/ready", f"{DIGITS}/versions/1/ready"):
-        assert json_of(service, path) == {"ready": True}
+        assert json_of(service, path) == {"name": "digits", "ready": True}
 
 
 def test_while_models_load_the_server_lives_and_is_not_ready(tmp_path: Path) -> None:
@@ -127,7 +145,7 @@ def test_without_an_admin_s_key_nothing_is_loaded(service: Service, verb: str) -
     answer = service.http.post(f"/v2/repository/models/digits/{verb}", json={"parameters": {"config": "{}"}})
     assert answer.status_code == 403
     assert answer.json() == {"error": "this needs an admin key, and the service has none"}
-    assert json_of(service, f"{DIGITS}/ready") == {"ready": True}
+    assert json_of(service, f"{DIGITS}/ready")["ready"] is True
 
 
 @pytest.mark.parametrize("what", ["", "/ready", "/config", "/stats"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.errors import InputTooLarge, InvalidImage, InvalidInput, InvalidTensor
+from service.errors import InputTooLarge, InvalidImage, InvalidInput, InvalidTensor, JobCancelled
 from service.inputs.named_tensors import rows_from_tensors
 from service.protocol.numbers import Numbers
 from service.protocol.request import Octets, Tensor
@@ -122,8 +122,12 @@ def test_datatype_and_data_must_agree() -> None:
             rows(datatype, content)
     with pytest.raises(InvalidTensor, match="no strings"):
         rows("BYTES", numbers(PIXELS), (2,))
+    text = base64.b64encode(IMAGES[0]).decode()
     with pytest.raises(InvalidTensor, match=r"data\[1\]"):
-        rows("BYTES", [base64.b64encode(IMAGES[0]).decode(), 3], (2,))
+        rows("BYTES", [text, 3], (2,))
+    for nested in ([[text, text], []], [text, [text]], [[text, text]], [[[text]], [[text]]], []):
+        with pytest.raises(InvalidTensor):
+            rows("BYTES", nested, (2,))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.1e9])
@@ -169,3 +173,37 @@ def test_long_json_is_left_to_another_thread() -> None:
         array = np.zeros((1, *spec.shape), np.uint8)
         tensor = Tensor("image", "UINT8", array.shape, numbers(array))
         assert rows_from_tensors([tensor], spec, 8, 100).is_quick == is_quick
+
+
+def test_whoever_gives_up_ends_the_writing_of_long_tensors() -> None:
+    wide = Input(shape=[3, 256, 256], mean=[0.5] * 3, std=[0.5] * 3)
+    array = np.zeros((4, *wide.shape), np.uint8)
+    halves = Octets([np.zeros(array.shape, np.float16).tobytes()])
+    for tensor in (
+        Tensor("image", "UINT8", array.shape, numbers(array)),
+        Tensor("image", "UINT8", array.shape, numbers(array.ravel())),
+        Tensor("image", "FP16", array.shape, halves),
+        Tensor("image", "BF16", array.shape, halves),
+    ):
+        looks = 0
+
+        def check() -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 3:
+                raise JobCancelled("nobody waits")
+
+        found = rows_from_tensors([tensor], wide, 8, 100)
+        out = np.full(found.shape, 7, found.dtype)
+        with pytest.raises(JobCancelled):
+            found.write(out, check)
+        assert (out[-1] == 7).all()
+
+
+def test_encoded_images_are_cut_apart_where_they_are_decoded() -> None:
+    """A request is read on the event loop, and its images may be megabytes."""
+    binary = Octets([elements(*IMAGES), b"one too many"])
+    found = rows_from_tensors([Tensor("image", "BYTES", (2,), binary)], RGB, 8, 10_000)
+    assert not found.is_quick
+    with pytest.raises(InvalidTensor, match="exactly 2 elements"):
+        written(found)

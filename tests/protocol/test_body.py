@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+import weakref
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidInput, InvalidTensor
-from service.protocol.body import document_length, read_elements, write_elements
+from service.protocol.body import Elements, Reader, document_length, write_elements
 
 
 def elements(*contents: bytes) -> bytes:
@@ -35,7 +36,31 @@ def test_elements_are_read_as_they_were_written(contents: list[bytes], size: int
     body = elements(*contents)
     assert write_elements(contents) == body
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
-    assert read_elements(pieces, len(contents), "x") == contents
+    read = Elements(pieces, len(contents), "x")
+    assert (list(read), len(read)) == (contents, len(contents))
+    assert list(read) == contents  # as often as one likes
+
+
+@given(st.lists(st.binary(max_size=5), max_size=6), st.lists(st.integers(0, 9), max_size=9))
+def test_what_is_taken_of_a_body_follows_what_was_taken(pieces: list[bytes], lengths: list[int]) -> None:
+    body, left = Reader(pieces), b"".join(pieces)
+    for length in lengths:
+        assert b"".join(body.take(length)) == left[:length]
+        left = left[length:]
+        assert body.left == len(left)
+
+
+def test_a_taken_piece_is_kept_by_nobody_else() -> None:
+    class Piece(bytearray):
+        pass
+
+    pieces = [Piece(b"one"), Piece(b"two")]
+    first, second = map(weakref.ref, pieces)
+    body = Reader([memoryview(piece) for piece in pieces])
+    pieces.clear()
+    assert b"".join(body.take(4)) == b"onet"
+    assert first() is None
+    assert second() is not None
 
 
 @pytest.mark.parametrize(
@@ -53,4 +78,4 @@ def test_elements_are_read_as_they_were_written(contents: list[bytes], size: int
 )
 def test_elements_that_are_not_two_are_refused(body: bytes) -> None:
     with pytest.raises(InvalidTensor, match="element"):
-        read_elements([body], 2, "x")
+        list(Elements([body], 2, "x"))

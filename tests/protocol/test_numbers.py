@@ -22,7 +22,8 @@ FLOATS = st.one_of(
 def read(text: str, shape: list[int], dtype: Any = np.float32) -> np.ndarray:
     out = np.empty(int(np.prod(shape)), dtype)
     content = b"[[x" + text.encode() + b",1]]"  # what stands around it is not looked at
-    Numbers(content, 3, 3 + len(text)).write(shape, out, "data")
+    for _ in Numbers(content, 3, 3 + len(text)).write(shape, out, "data"):
+        pass
     return out
 
 
@@ -91,6 +92,23 @@ def test_where_the_text_is_cut_changes_nothing(size: int, monkeypatch: pytest.Mo
             "[1,2,3,4,]",
             "[1,1,1,1e999]",
         ),
+        *(
+            "[1[,2],[3,4]]",
+            "[[1,2]3,[,4]]",
+            "[[1,2],3[,4]]",
+            "[[1,2],[3,]4]",
+            "[[1,]2,[3,4]]",
+            "[[1,2],[3,4]5]",
+        ),
+        *("[[1,2],[[3],4]]", "[[1,2],[3,4 ] 5]", "[ 1 [ ,2],[3,4]]", "[[1,2],[,3,4]]", "1[[,2],[3,4]]"),
+        *(
+            "[[1,2],[3,4][]]",
+            "[[1,2,],[3]]",
+            "[[1],[2,3,4]]",
+            "[[1,2],[3,4[]]]",
+            "[[1,2],[3,100000000000000000000]4]",
+        ),
+        "[100000000000000000000[,2],[3,4]]",
         "[" * 5000 + "1" + "]" * 5000,
     ],
 )
@@ -100,6 +118,26 @@ def test_what_is_no_array_of_that_shape_is_refused(
     monkeypatch.setattr(numbers, "_SEGMENT_BYTES", size)
     with pytest.raises(InvalidTensor):
         read(text, [2, 2], dtype)
+
+
+EDITS = st.tuples(st.integers(0, 13), st.integers(0, 1), st.sampled_from(["", "[", "]", ",", "7", " "]))
+
+
+@given(st.lists(EDITS, max_size=4), st.sampled_from(["[[1,2],[3,4]]", "[1, 2, 3, 4]", "[[1 ,2 ] ,[ 3, 4]]"]))
+def test_what_is_read_and_what_is_refused_is_as_the_standard_library_has_it(edits: Any, text: str) -> None:
+    for at, removed, put in edits:
+        text = text[:at] + put + text[at + removed :]
+    text = f"[{text.strip().removeprefix('[')}"
+    try:
+        expected = np.array(json.loads(text), np.float32)
+        is_right = expected.shape in {(2, 2), (4,)}
+    except ValueError:
+        is_right = False
+    if is_right:
+        assert read(text, [2, 2]).tolist() == expected.ravel().tolist()
+    else:
+        with pytest.raises(InvalidTensor):
+            read(text, [2, 2])
 
 
 @pytest.mark.parametrize("size", [1, 1000])
@@ -124,4 +162,15 @@ def test_a_float_that_overflows_is_infinite_for_whoever_refuses_that() -> None:
 
 def test_a_short_text_is_not_compared_with_the_skeleton_of_a_huge_shape() -> None:
     with pytest.raises(InvalidTensor, match="neither flat nor nested"):
-        Numbers(b"[[1],[2]]", 0, 9).write([2**16, 2**15], np.empty(2, np.float32), "data")
+        next(Numbers(b"[[1],[2]]", 0, 9).write([2**16, 2**15], np.empty(2, np.float32), "data"))
+
+
+def test_writing_stops_now_and_then_so_that_nobody_waits_for_all_of_it() -> None:
+    values = np.arange(30_000)
+    for array in (values, values.reshape(300, 100)):
+        text, out = json.dumps(array.tolist()).encode(), np.full(30_000, -1, np.float32)
+        writing = Numbers(text, 0, len(text)).write(array.shape, out, "data")
+        next(writing)
+        assert (out >= 0).sum() < 10_000
+        assert len(list(writing)) >= len(text) // (33 * 1024)
+        np.testing.assert_array_equal(out, values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -12,15 +12,19 @@ from hypothesis import strategies as st
 
 from service.errors import InputTooLarge, InvalidInput, InvalidTensor
 from service.protocol import documents
+from service.protocol.body import Reader
 from service.protocol.numbers import Numbers
 from service.protocol.request import InferRequest, Octets, RequestedOutput, read_request
 from tests.protocol.documents import TENSOR, document, tensor, written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WITHOUT_DATA = {"data": None}
 
 
 def read(content: bytes, tail: bytes = b"") -> InferRequest:
-    return read_request([content + tail], len(content))
+    return read_request(Reader([content + tail]), len(content))
 
 
 def binary(size: Any, **changes: Any) -> dict[str, Any]:
@@ -73,15 +77,31 @@ def test_where_a_body_comes_in_pieces_changes_nothing(cuts: list[int]) -> None:
     content = written({"inputs": [binary(5, name="a"), binary(6, name="b")]})
     body, places = content + b"hello world", sorted(cuts)
     pieces = [body[a:b] for a, b in zip([0, *places], [*places, len(body)], strict=True)]
-    assert octets(read_request(pieces, len(content))) == [b"hello", b" world"]
+    assert octets(read_request(Reader(pieces), len(content))) == [b"hello", b" world"]
 
 
 def test_binary_tensors_are_not_copied() -> None:
     content = written({"inputs": [binary(4)]})
     body = content + b"abcd"
-    (only,) = read_request([body], len(content)).inputs
+    (only,) = read_request(Reader([body]), len(content)).inputs
     assert isinstance(only.content, Octets)
     assert [piece.obj for piece in only.content.pieces if isinstance(piece, memoryview)] == [body]
+
+
+def test_however_many_tensors_there_are_the_pieces_are_walked_once() -> None:
+    looks = 0
+
+    class Pieces(list[bytes]):
+        def __iter__(self) -> Iterator[bytes]:
+            nonlocal looks
+            for piece in super().__iter__():
+                looks += 1
+                yield piece
+
+    content = written({"inputs": [binary(10, name=f"{number}") for number in range(64)]})
+    pieces = Pieces([content, *(b"x" for _ in range(640))])
+    assert octets(read_request(Reader(pieces), len(content))) == [b"x" * 10] * 64
+    assert looks <= 2 * len(pieces)
 
 
 def test_a_string_that_looks_like_an_array_stays_a_string() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
 from service.protocol.response import OutputTensor, classified, write_response
 
@@ -40,10 +41,22 @@ def test_binary_outputs_follow_in_order_beside_those_in_json() -> None:
     assert content[document_bytes:] == LOGITS.astype("<f4").tobytes() + b"\2\0\0\0\xc3\xa9\0\0\0\0"
 
 
-def test_classes_are_best_first_with_six_decimals() -> None:
-    assert classified(LOGITS, None, 2) == ["2.500000:1", "0.100000:0", "7.000000:0", "7.000000:1"]
-    assert classified(LOGITS[:1], ["cat", "dog", "a:b"], 3) == [
+def test_classes_are_written_with_six_decimals_in_the_order_given() -> None:
+    best = np.array([[1, 0], [0, 1]])
+    assert classified(LOGITS, best, None) == ["2.500000:1", "0.100000:0", "7.000000:0", "7.000000:1"]
+    assert classified(LOGITS[:1], np.array([[1, 0, 2]]), ["cat", "dog", "a:b"]) == [
         "2.500000:1:dog",
         "0.100000:0:cat",
         "-1.000000:2:a:b",
     ]
+
+
+@pytest.mark.parametrize("array", [LOGITS, LOGITS.T, LOGITS[:, ::2], LOGITS.astype(">f4"), LOGITS[:, :0]])
+def test_a_binary_output_lies_in_memory_as_it_is_sent(array: np.ndarray) -> None:
+    output = OutputTensor("y", array.shape, array, True)
+    assert bytes(output.as_bytes()) == array.astype("<f4").tobytes()
+
+
+def test_a_binary_output_is_copied_only_into_the_answer() -> None:
+    output = OutputTensor("y", LOGITS.shape, LOGITS, True)
+    assert np.shares_memory(np.frombuffer(output.as_bytes(), np.float32), LOGITS)

@@ -360,6 +360,38 @@ def test_trailers_are_no_headers() -> None:
     assert found.endswith(b"\r\n\r\nhost,transfer-encoding")
 
 
+@pytest.mark.parametrize("target", [b"/v2/models/a/infer", b"/v2", b"/%762/x?y=z", b"http://test/v2/x"])
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        (b"X: y\r\n", b"408"),
+        (b"X: " + bytes([120]) * 400_000, b"431"),
+        (b"Content-Length: -1\r\n\r\n", b"400"),
+    ],
+    ids=["late", "endless", "wrong"],
+)
+def test_errors_before_a_route_are_in_the_words_of_the_protocol_under_its_addresses(
+    target: bytes, rest: bytes, status: bytes
+) -> None:
+    start = b"POST " + target + b" HTTP/1.1\r\nHost: test\r\n"
+    head, _, content = sent(start, rest).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status)
+    assert b"content-type: application/json\r\n" in head.lower()
+    assert list(json.loads(content.removesuffix(b"<reset>"))) == ["error"]
+
+
+@pytest.mark.parametrize("behind", [b"\x16\x03\x01", b"GET / HTTP/9.9\r\n\r\n", b"GET /v1 HTTP/1.1\r\n"])
+def test_what_follows_a_request_of_the_protocol_is_judged_by_itself(behind: bytes) -> None:
+    async def talk() -> bytes:
+        async with serving(echo, **SHORT | {"idle_timeout_s": 60}) as running:
+            client = running.connect(GET.replace(b"/", b"/v2", 1))
+            await received_one(client)
+            client.sendall(behind)
+            return await received(client)
+
+    assert len(slugs(run(talk()))) == 1
+
+
 # --- what must go on working
 
 
