@@ -205,7 +205,7 @@ def test_a_worker_that_breaks_the_protocol_is_dismissed_alone(house: House, said
     assert is_quiet(house.supervisor), "nobody else is dismissed"
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150, suppress_health_check=[*HealthCheck])
 @given(st.lists(st.one_of(st.binary(max_size=200), st.just(GOOD.packed())), max_size=6))
 @example([b"\x01\x00\x01" + b"\xff" * 37])
 def test_whatever_a_worker_says_the_others_are_answered(said: list[bytes]) -> None:

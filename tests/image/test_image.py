@@ -21,7 +21,7 @@ pytestmark = pytest.mark.image
 
 IMAGE = os.environ.get("IMAGE", "foldserve")
 DIGITS = sorted(Path(__file__).parents[1].joinpath("digits").glob("*.png"))
-PATIENCE = 180.0  # seconds; only a hang takes this long
+PATIENCE = 300.0  # seconds; only a hang takes this long
 
 
 class Container(Protocol):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0  # seconds; only a hang takes this long
+PATIENCE = 300.0  # seconds; only a hang takes this long
 WHOLE = ["model.toml", "reference.safetensors", "weights.safetensors"]
 COMMAND = ["digits", "--mean", "0.3", "--std", "0.4", "--name", "mine", "--threads", "1", "--device", "cpu"]
 # Import after import, so that the moment of the kill falls into one and not into the start of Python.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from starlette.types import Message, Receive
 
-PATIENCE_S = 30.0  # reached only by what hangs
+PATIENCE_S = 300.0  # reached only by what hangs
 
 
 @dataclass(frozen=True)
