@@ -150,7 +150,7 @@ class Turnover:
             yield from _warmed(asked)
         if asked.settled.refusal is None:
             self._take_over(asked)
-        _log(asked.settled)
+        _log(asked)
         self._control.send(Message(Kind.SETTLED, asked.ticket, asked.settled.packed()))
         self._asked.popleft()
         if self._asked:
@@ -195,9 +195,10 @@ def _failed(change: Change) -> Settled:
     return Settled.refused(change, failed)
 
 
-def _log(settled: Settled) -> None:
-    action, model = settled.change.action, settled.change.model
-    if settled.refusal is None:
-        log.info("model %r was %sed", model, action)
+def _log(asked: _Asked) -> None:
+    action, model = asked.change.action, asked.change.model
+    if asked.settled and asked.settled.refusal:
+        log.error("model %r could not be %sed: %s", model, action, asked.settled.detail)
     else:
-        log.error("model %r could not be %sed: %s", model, action, settled.detail)
+        level = logging.INFO if asked.fresh or action == "unload" else logging.DEBUG
+        log.log(level, "model %r was %sed", model, action)

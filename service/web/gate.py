@@ -18,9 +18,9 @@ _PAGES = {"/", "/docs", "/openapi.json"}
 _ADMIN = "/v2/repository/models/"
 
 
-def needed(path: str) -> Role | None:
-    """The role that an address asks for; none for probes and for files that are the same everywhere."""
-    if path.startswith(_ADMIN):
+def needed(method: str, path: str) -> Role | None:
+    """The role that a request needs; none for probes and for files that are the same everywhere."""
+    if method == "POST" and path.startswith(_ADMIN):
         return "admin"
     if path in _PROBES or path in _PAGES or path.startswith("/page/"):
         return None
@@ -52,7 +52,7 @@ class Gate:
 
     def _admit(self, scope: Scope) -> None:
         """Raise `Unauthorized` or `Forbidden` unless the request may pass."""
-        role = needed(scope["path"])
+        role = needed(scope["method"], scope["path"])
         if role is None or (role == "inference" and not self._keyring.has("inference")):
             return
         if not self._keyring.has(role):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.server import Server
+
 from .environments import HERE, run
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.e2e.server import Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.clients]
 
@@ -29,6 +29,14 @@ FUZZING_S = 60
 @pytest.mark.parametrize("check", [*TRITON, "infers_asynchronously"])
 def test_tritonclient(service: Server, rows: Path, check: str) -> None:
     run("tritonclient", "-m", "tests.clients.with_tritonclient", service.address, str(rows), check)
+
+
+@pytest.mark.parametrize("check", ["loads", "loads_asynchronously"])
+def test_tritonclient_with_an_admin_s_key(rows: Path, check: str) -> None:
+    settings = {"model_control": "explicit", "keys": "admin:ops:a-key-of-some-length", "workers": 2}
+    with Server.start(**settings) as server:
+        run("tritonclient", "-m", "tests.clients.with_tritonclient", server.address, str(rows), check)
+        assert server.stop() == 0, server.log
 
 
 @pytest.mark.parametrize("check", KSERVE)

@@ -74,16 +74,48 @@ def describes(sent: Sent) -> None:
 
 
 def controls(sent: Sent) -> None:
-    """Loading and unloading are refused, and so is what is not there."""
+    """Loading and unloading are refused without a key, and so is what is not there."""
     client = client_of(sent)
     for call in (client.load_model, client.unload_model):
         error = refused(call, MODEL)
         assert error.status() == "403"
-        assert "model control is off" in error.message()
+        assert "admin key" in error.message()
     for call in (client.get_model_metadata, client.get_model_config, client.get_inference_statistics):
         assert refused(call, "nobody").message() == "no model 'nobody' is served"
     for call in (client.get_log_settings, client.get_trace_settings, client.get_system_shared_memory_status):
         assert refused(call).status() == "404"
+
+
+def loads(sent: Sent) -> None:
+    """A model is unloaded and loaded, with the admin's key."""
+    client, headers = client_of(sent), {"Authorization": "Bearer a-key-of-some-length"}
+    states = {entry["state"] for entry in client.get_model_repository_index()}
+    assert states == {"READY"}
+    client.unload_model(MODEL, headers=headers)
+    assert not client.is_model_ready(MODEL)
+    (entry,) = client.get_model_repository_index()
+    assert (entry["name"], entry["state"]) == (MODEL, "UNAVAILABLE")
+    assert refused(client.unload_model, MODEL, headers=headers).status() == "404"
+    client.load_model(MODEL, headers=headers)
+    assert client.is_model_ready(MODEL)
+    sent.check(client.infer(MODEL, [tensor(sent.inputs, "FP32")]).as_numpy("logits"))
+    for wrong in ({"config": "{}"}, {"files": {"file:1/model.onnx": b"content"}, "config": "{}"}):
+        assert refused(client.load_model, MODEL, headers=headers, **wrong).status() == "400"
+    assert refused(client.load_model, "nobody", headers=headers).status() == "404"
+
+
+async def _loads_asynchronously(sent: Sent) -> None:
+    headers = {"Authorization": "Bearer a-key-of-some-length"}
+    async with triton_aio.InferenceServerClient(sent.address.removeprefix("http://")) as client:
+        await client.unload_model(MODEL, headers=headers)
+        assert not await client.is_model_ready(MODEL)
+        await client.load_model(MODEL, headers=headers)
+        assert await client.is_model_ready(MODEL)
+
+
+def loads_asynchronously(sent: Sent) -> None:
+    """The same with the asynchronous client."""
+    asyncio.run(_loads_asynchronously(sent))
 
 
 def infers(sent: Sent) -> None:
@@ -211,7 +243,7 @@ CHECKS = {
     check.__name__: check
     for check in (
         *(describes, controls, infers, infers_images, compresses, classifies, refuses, counts),
-        infers_asynchronously,
+        *(infers_asynchronously, loads, loads_asynchronously),
     )
 }
 
