@@ -39,13 +39,23 @@ ARROWS: dict[str, set[str]] = {
     "engine.board": {"engine.shared_memory", "batching.admission"},
     "engine.control": set(),
     "engine.doorbell": {"errors"},
-    "engine.card": {"batching.job", "inspection", "store.manifest", "errors"},
+    "engine.card": {"inspection", "store.manifest", "errors"},
+    "engine.change": {"errors"},
+    "keyring": {"settings", "errors"},
     # A worker's side
     "engine.run": {"engine.arena", "engine.doorbell"},
     "engine.line": {"engine.arena", "engine.doorbell", "engine.run", "batching.job", "errors"},
+    "engine.errands": {"engine.change", "engine.control", "errors"},
     "engine.client": {
-        *("engine.arena", "engine.board", "engine.card", "engine.control", "engine.doorbell", "engine.line"),
-        *("engine.run", "batching.admission", "batching.job", "settings", "errors"),
+        *(
+            "engine.arena",
+            "engine.board",
+            "engine.card",
+            "engine.control",
+            "engine.doorbell",
+            "engine.errands",
+        ),
+        *("engine.line", "engine.run", "batching.admission", "batching.job", "settings", "errors"),
     },
     # The engine's side
     "engine.link": {"engine.arena", "engine.doorbell"},
@@ -75,10 +85,17 @@ ARROWS: dict[str, set[str]] = {
         *("engine.golden", "engine.loading", "engine.stopwatch", "engine.unfolded", "plan", "graph"),
         *("inputs", "store", "settings", "console", "errors"),
     },
+    "engine.selection": {"store.model_store", "settings", "errors"},
+    "engine.repertoire": {"engine.card", "engine.loading", "plan.plan", "store.model_store"},
+    "engine.turnover": {
+        *("engine.card", "engine.change", "engine.control", "engine.linked_job", "engine.loading"),
+        *("engine.repertoire", "engine.selection", "batching.queue", "plan.plan", "store.model_store"),
+        "errors",
+    },
     "engine.engine": {
-        *("engine.loading", "engine.board", "engine.card", "engine.control", "engine.doorbell"),
-        *("engine.linked_job", "engine.switchboard", "plan", "batching", "store.model_store"),
-        *("settings", "telemetry", "errors"),
+        *("engine.loading", "engine.board", "engine.control", "engine.doorbell", "engine.linked_job"),
+        *("engine.repertoire", "engine.selection", "engine.switchboard", "engine.turnover", "plan.device"),
+        *("batching", "store.model_store", "settings", "telemetry", "errors"),
     },
     "importing": {
         *("console", "engine.card", "engine.loading", "engine.unfolded", "engine.stopwatch", "plan.device"),
@@ -90,12 +107,17 @@ ARROWS: dict[str, set[str]] = {
     "engine.child": {"engine.control", "settings"},
     "engine.supervisor": {
         *("engine.backoff", "engine.board", "engine.card", "engine.child", "engine.control"),
-        *("engine.placement", "engine.roster", "engine.watch", "settings", "telemetry"),
+        *("engine.placement", "engine.poller", "engine.roster", "engine.selection", "engine.watch"),
+        *("store.model_store", "settings", "telemetry"),
     },
-    "engine.roster": {"engine.arena", "engine.board", "engine.card", "engine.child", "engine.control"},
+    "engine.poller": {"engine.change", "engine.selection", "errors"},
+    "engine.changes": {"engine.change", "engine.child", "engine.control", "errors"},
+    "engine.roster": {
+        *("engine.arena", "engine.board", "engine.card", "engine.changes", "engine.child", "engine.control"),
+    },
     "engine.watch": {"engine.board"},
     "engine.__main__": {
-        *("engine.allocator", "engine.board", "engine.child", "engine.engine"),
+        *("engine.allocator", "engine.board", "engine.child", "engine.engine", "engine.selection"),
         *("store.model_store", "telemetry", "errors"),
     },
     "web": {
@@ -110,11 +132,21 @@ ARROWS: dict[str, set[str]] = {
         ),
         *("settings", "telemetry", "errors"),
     },
+    "web.gate": {"web.problems", "keyring", "telemetry", "errors"},
+    "web.routes_repository": {
+        *("web.bodies", "web.context", "web.schemas_v2", "engine.change", "store.model_store", "errors"),
+    },
+    "web.application": {
+        *("web", "web.gate", "web.routes_repository", "keyring"),
+    },
     "web.worker": {
         *("web", "engine.board", "engine.child", "engine.client", "engine.control", "telemetry"),
     },
     "web.__main__": {"web.worker", "engine.allocator", "engine.board", "engine.child", "telemetry"},
-    "app": {"engine.card", "engine.placement", "engine.supervisor", "settings", "telemetry", "errors"},
+    "app": {
+        *("engine.card", "engine.placement", "engine.supervisor", "keyring", "settings", "telemetry"),
+        "errors",
+    },
     "cli": {
         *("app", "engine.card", "engine.loading", "engine.unfolded", "engine.allocator"),
         *("inspection", "importing", "evaluation.command", "console", "network", "graph"),
@@ -124,10 +156,12 @@ ARROWS: dict[str, set[str]] = {
 }
 MAY_IMPORT_TORCH = (
     *("plan", "graph", "network", "store.weights", "store.payloads", "engine.engine", "engine.golden"),
-    *("engine.loading", "engine.unfolded", "importing", "evaluation"),
+    *("engine.loading", "engine.turnover", "engine.unfolded", "importing", "evaluation"),
 )
 WITHOUT_TORCH = (
     *("web", "inputs", "protocol", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
+    *("keyring", "engine.change", "engine.changes", "engine.errands", "engine.poller", "engine.roster"),
+    *("engine.repertoire", "engine.selection"),
     *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),
     *("evaluation.command", "evaluation.pictures", "evaluation.batches", "console"),
     *("store.manifest", "store.model_store", "store.program", "store.golden"),
@@ -311,7 +345,8 @@ def test_every_setting_is_documented_with_its_names_and_its_default(name: str) -
     first, meaning = section.strip().split("\n\n", maxsplit=1)
     default = str(Settings.model_fields[name].default)
     assert f"`{PREFIX}{name.upper()}`" in first
-    assert f"`--{name.replace('_', '-')}`" in first
+    # All may see a command's arguments.
+    assert (f"`--{name.replace('_', '-')}`" in first) == (name != "keys")
     assert (f"Default: `{default}`." if default else "Default: empty") in first
     assert len(meaning.split()) > 3
 
