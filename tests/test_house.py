@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "plan.cores": {"plan.cgroup"},
     "plan.cgroup": set(),
     "batching": {"errors"},
-    "settings": {"batching.policy", "errors"},
+    "settings": {"batching.policy", "inspection.thresholds", "errors"},
     "protocol": {"errors"},
     "inputs": {"protocol", "store.manifest", "errors"},
     # What the engine and the workers share, from the ground up
@@ -59,9 +59,14 @@ ARROWS: dict[str, set[str]] = {
     "engine.memory": {"plan.cgroup", "store.model_store", "errors"},
     "engine.unfolded": {"engine.stopwatch", "graph", "network", "store", "errors"},
     "engine.golden": {"engine.stopwatch", "graph", "store", "errors"},
+    "engine.layers": {
+        *("engine.stopwatch", "engine.unfolded", "plan.plan", "graph", "network", "store.model_store"),
+        *("inspection", "errors"),
+    },
     "engine.loading": {
         *(
             "engine.golden",
+            "engine.layers",
             "engine.unfolded",
             "engine.stopwatch",
             "engine.allocator",
@@ -124,7 +129,7 @@ ARROWS: dict[str, set[str]] = {
 }
 MAY_IMPORT_TORCH = (
     *("plan", "graph", "network", "store.weights", "store.payloads", "engine.engine", "engine.golden"),
-    *("engine.loading", "engine.unfolded", "importing", "evaluation"),
+    *("engine.layers", "engine.loading", "engine.unfolded", "importing", "evaluation"),
 )
 WITHOUT_TORCH = (
     *("web", "inputs", "protocol", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),

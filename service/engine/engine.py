@@ -100,6 +100,7 @@ class Engine:
             max_batch=self._settings.max_batch or None,
             threads=self._settings.threads,
             tune=self._settings.tune,
+            thresholds=self._settings.thresholds,
         )
         key = loaded.card.key
         self._plans[key] = loaded.plan

@@ -27,7 +27,7 @@ from service.graph.report import FoldReport, NormOutcome, Outcome
 from service.graph.surgery import NotFoldable, Surgery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from torch import Tensor, fx, nn
 
@@ -48,6 +48,11 @@ class FoldedGraph:
 
     module: fx.GraphModule
     report: FoldReport
+    flushed: Mapping[str, Tensor]
+    """By the name of a call's node, of its shape, which of its weights were not 0, but too small to keep."""
+    places: Mapping[str, tuple[str, str | None]]
+    """By a norm's name the nodes, of the captured graph and of the folded one, that hold what its chain
+    computes; None where the chain went into what reads it."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,16 @@ def _folded(captured: CapturedGraph, precision: torch.dtype, undone: dict[int, s
     if len(found) not in undone:
         merge_siblings(surgery)
     outcomes = [outcome for chain in found for outcome in _outcomes(chain, settled[chain.output])]
-    return FoldedGraph(surgery.finished(), FoldReport(tuple(_one_each(outcomes))))
+    places = {norm.name: _place(surgery, chain, settled) for chain in reversed(found) for norm in chain.norms}
+    report = FoldReport(tuple(_one_each(outcomes)))
+    return FoldedGraph(surgery.finished(), report, surgery.flushed, places)
+
+
+def _place(
+    surgery: Surgery, chain: AffineChain, settled: dict[fx.Node, NormOutcome]
+) -> tuple[str, str | None]:
+    is_gone = settled[chain.output].outcome == "into_consumer"
+    return chain.output.name, None if is_gone else surgery.current(chain.output).name
 
 
 def _settled(

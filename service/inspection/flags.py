@@ -106,7 +106,7 @@ def _eps_dominates(norm: ExaminedNorm) -> Flag | None:
     if not concerned.any():
         return None
     smallest = norm.var[concerned].min()
-    message = f"{_channels(concerned)} with a running variance, at least {smallest:.3g}, below eps"
+    message = f"{_channels(concerned)} with a running variance below eps, down to {smallest:.3g}"
     loud, limit = concerned & (norm.gain_ratio > norm.limits.gain), norm.limits.gain
     if not loud.any():
         return _flag("eps_dominates", "note", concerned, smallest, norm.eps, message)
@@ -127,7 +127,7 @@ def _never_fires(norm: ExaminedNorm) -> Flag | None:
     smallest, share = _NORMAL.cdf(float(height[concerned].min())), concerned.sum() / len(concerned)
     message = (
         f"{_channels(concerned)} ({share:.0%} of the layer) positive with a probability below "
-        f"{limits.never_fires:g}, at least {smallest:.2g}: the {norm.around.activation} behind gives 0"
+        f"{limits.never_fires:g}, down to {smallest:.2g}: the {norm.around.activation} behind gives 0"
     )
     if share > limits.never_fires_share:
         return _flag("never_fires", "warning", concerned, share, limits.never_fires_share, message)
