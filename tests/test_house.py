@@ -23,6 +23,11 @@ ARROWS: dict[str, set[str]] = {
     "console": set(),
     "telemetry": set(),
     "inspection": set(),
+    "inspection.listing": {"inspection", "console"},
+    "inspection.command": {
+        *("inspection", "engine.layers", "engine.loading", "plan.device"),
+        *("store.model_store", "settings", "console", "errors"),
+    },
     "store": {"errors"},
     "network": {"store", "errors"},
     "graph": {"network", "errors"},
@@ -60,7 +65,15 @@ ARROWS: dict[str, set[str]] = {
     "engine.unfolded": {"engine.stopwatch", "graph", "network", "store", "errors"},
     "engine.golden": {"engine.stopwatch", "graph", "store", "errors"},
     "engine.layers": {
-        *("engine.stopwatch", "engine.unfolded", "plan.plan", "graph", "network", "store.model_store"),
+        *(
+            "engine.memory",
+            "engine.stopwatch",
+            "engine.unfolded",
+            "plan.plan",
+            "graph",
+            "network",
+            "store.model_store",
+        ),
         *("inspection", "errors"),
     },
     "engine.loading": {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from service.engine import unfolded
+from service.engine import memory, unfolded
 from service.engine.stopwatch import Stopwatch
 from service.errors import ModelRefused
 from service.graph.layer_errors import LayerError, layer_errors
@@ -99,8 +99,9 @@ def of_refused(
 ) -> tuple[list[LayerStats], dict[str, dict[str, np.ndarray]]]:
     """What can be said of the norms of a network that is not served: all but what folding made of them.
 
-    Raises `StoreError` where there is nothing to read, and `ModelRefused` where no network can be made of it.
+    Raises `StoreError` where there is nothing to read, and `ModelRefused` where it does not fit into memory.
     """
+    memory.require_room(stored, memory.free_bytes())
     network = unfolded.built(stored, Stopwatch())
     try:
         captured = unfolded.captured(stored, network)

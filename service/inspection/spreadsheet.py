@@ -36,7 +36,7 @@ def of_layers(layers: Sequence[LayerStats]) -> str:
 
 
 def of_channels(vectors: Mapping[str, np.ndarray], channels: Iterable[int] | None = None) -> str:
-    """One line per channel, or for those that are asked for, with the digits that tell a number from others."""
+    """One line per channel, or for those that are asked for, each number in its shortest digits."""
     columns = [exact(vector) for vector in vectors.values()]
     listed = range(len(columns[0]) if columns else 0) if channels is None else channels
     return _written(

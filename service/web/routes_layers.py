@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.errors import InvalidQuery
 from service.inspection import spreadsheet
-from service.inspection.equation import equation
-from service.inspection.layer_stats import histogram, with_derived
+from service.inspection.detail import detail
+from service.inspection.layer_stats import with_derived
 from service.web.context import Context
 from service.web.representation import DOCUMENTED, represented
 from service.web.routes_models import Version, refuse_unknown_parameters
 from service.web.schemas import LayerDetail, Layers, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from service.engine.card import ModelCard
-    from service.inspection.layer_stats import LayerStats
 
 router = APIRouter(
     prefix="/v1/models",
@@ -66,31 +62,18 @@ async def show_layer(
     stats = card.layer(layer)
     if channel is not None and channel >= stats.num_features:
         raise InvalidQuery(f"norm {layer!r} has the channels 0 to {stats.num_features - 1}, and no {channel}")
-    vectors = with_derived(card.vectors.get(layer, {}), stats.eps)
+    stored = card.vectors.get(layer, {})
     listed = None if channel is None else [channel]
     return represented(
         request,
-        lambda: _one(card, stats, vectors, channel or 0),
-        lambda: spreadsheet.of_channels(vectors, listed),
+        lambda: {**_model(card), **detail(stats, stored, channel or 0)},
+        lambda: spreadsheet.of_channels(with_derived(stored, stats.eps), listed),
     )
 
 
 def _all(card: ModelCard) -> dict[str, Any]:
-    layers = [layer.model_dump() for layer in card.facts.layers]
-    return {"model": card.facts.model, "version": card.facts.version, "layers": layers}
+    return {**_model(card), "layers": [layer.model_dump() for layer in card.facts.layers]}
 
 
-def _one(
-    card: ModelCard, stats: LayerStats, vectors: Mapping[str, np.ndarray], channel: int
-) -> dict[str, Any]:
-    numbers = equation(vectors, stats.eps, channel)
-    return {
-        "model": card.facts.model,
-        "version": card.facts.version,
-        **stats.model_dump(),
-        "equation": numbers and numbers.model_dump(),
-        "vectors": {
-            name: np.ascontiguousarray(spreadsheet.exact(vector)) for name, vector in vectors.items()
-        },
-        "histograms": {name: histogram(vector).model_dump() for name, vector in vectors.items()},
-    }
+def _model(card: ModelCard) -> dict[str, Any]:
+    return {"model": card.facts.model, "version": card.facts.version}
