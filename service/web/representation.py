@@ -65,7 +65,7 @@ def _range(part: str) -> tuple[str, tuple[float, int]]:
         weight = float(weights[0]) if weights else 1.0
     except ValueError:
         weight = 0.0
-    return name, (weight, int("*" not in name))
+    return name, (weight, int(weight > 0 and "*" not in name))
 
 
 def _names(condition: str, tag: str) -> bool:
