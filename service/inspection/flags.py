@@ -111,7 +111,7 @@ def _eps_dominates(norm: ExaminedNorm) -> Flag | None:
     if not loud.any():
         return _flag("eps_dominates", "note", concerned, smallest, norm.eps, message)
     largest = norm.gain_ratio[loud].max()
-    message += f"; {_channels(loud)} of them with a gain up to {largest:.3g} times the layer's median"
+    message += f"; {loud.sum()} of them with a gain up to {largest:.3g} times the layer's median"
     return _flag("eps_dominates", "warning", loud, largest, limit, message)
 
 
