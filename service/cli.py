@@ -19,6 +19,7 @@ from service.errors import FoldserveError, InvalidConfiguration, UnknownVersion
 from service.evaluation import command as evaluation
 from service.importing import arguments as import_arguments
 from service.importing import command as importing
+from service.inspection import command as inspection
 from service.plan import openmp
 from service.settings import Settings
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from service.engine.card import ModelCard, ModelFacts
-    from service.inspection.layer_stats import LayerStats, Summary
     from service.store.model_store import ModelStore, StoredModel
 
 _MODEL_SETTINGS = ("model_store", "device", "precision", "threads")
@@ -71,13 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     add("serve", _serve, "Fold, prove and serve every model of the store.", flags)
     models = add("models", _models, "List what is in the store.", ("model_store",))
     models.add_argument("--json", action="store_true", help="print JSON")
-    for name, command, summary in (
-        ("layers", _layers, "Show what every norm of a model knows."),
-        ("fold", _fold, "Fold a model, prove it, and say what became of every norm."),
-    ):
-        sub = add(name, command, summary, _MODEL_SETTINGS)
-        sub.add_argument("model", help="a model of the store, NAME or NAME/VERSION")
-        sub.add_argument("--json", action="store_true", help="print JSON")
+    inspection.add_arguments(add("layers", _layers, inspection.SUMMARY, inspection.SETTINGS))
+    sub = add("fold", _fold, "Fold a model, prove it, and say what became of every norm.", _MODEL_SETTINGS)
+    sub.add_argument("model", help="a model of the store, NAME or NAME/VERSION")
+    sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument("--plan", action="store_true", help="show the calls that the folded network became, too")
     sub.add_argument(
         "--write-reference",
@@ -173,7 +170,7 @@ def _curl(chosen: Settings, card: ModelCard, address: str) -> str:
     )
 
 
-# --- models, layers, fold
+# --- models, fold
 
 
 def _models(chosen: Settings, arguments: dict[str, Any]) -> int:
@@ -195,27 +192,6 @@ def _models(chosen: Settings, arguments: dict[str, Any]) -> int:
             f"{manifest.input.colour} {shape}",
             manifest.output.task,
             manifest.serving.precision,
-        )
-    out.print(table)
-    return 0
-
-
-def _layers(chosen: Settings, arguments: dict[str, Any]) -> int:
-    facts = _loaded(chosen, arguments["model"])
-    if arguments["json"]:
-        print_json([layer.model_dump() for layer in facts.layers])
-        return 0
-    table = Table(
-        "norm", "channels", "eps", "momentum", "mean", "variance", "weight", "bias", "outcome", box=None
-    )
-    for layer in facts.layers:
-        table.add_row(
-            layer.name,
-            str(layer.num_features),
-            f"{layer.eps:g}",
-            _momentum(layer),
-            *(_range(s) for s in (layer.running_mean, layer.running_var, layer.weight, layer.bias)),
-            _outcome(layer),
         )
     out.print(table)
     return 0
@@ -342,18 +318,8 @@ def _evaluate(chosen: Settings, arguments: dict[str, Any]) -> int:
     return evaluation.run(chosen, _stored(chosen, arguments["model"]), arguments)
 
 
-def _outcome(layer: LayerStats) -> str:
-    return f"{layer.outcome or 'never called'} {layer.partner or ''}".strip()
-
-
-def _momentum(layer: LayerStats) -> str:
-    if layer.momentum is not None:
-        return f"{layer.momentum:g}"
-    return "-" if layer.num_batches_tracked is None else "cumulative"  # which counts its batches
-
-
-def _range(summary: Summary | None) -> str:
-    return "-" if summary is None else f"{summary.min:.3g} .. {summary.max:.3g}"
+def _layers(chosen: Settings, arguments: dict[str, Any]) -> int:
+    return inspection.run(chosen, _stored(chosen, arguments["model"]), arguments)
 
 
 # --- train-digits

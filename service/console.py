@@ -11,11 +11,15 @@ from rich.console import Console
 # A pipe has no width that a table should bow to.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False)
+_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
 
 
 def print_json(content: object) -> None:
-    """JSON, with null for what is not finite, and `?` in file names for what is no UTF-8."""
-    written = orjson.dumps(_encodable(content), option=orjson.OPT_INDENT_2).decode()
+    """JSON, with null for what is not finite, and `?` in file names for what is no UTF-8.
+
+    Arrays of numpy are lists in it.
+    """
+    written = orjson.dumps(_encodable(content), option=_OPTIONS).decode()
     out.print(written, soft_wrap=True, markup=False)
 
 

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.batching.policy import Limits
 from service.errors import InvalidConfiguration
+from service.inspection.thresholds import Thresholds
 
 PREFIX = "FOLDSERVE_"
 
@@ -103,6 +104,21 @@ class Settings(BaseSettings):
     keys_file: Path | None = Field(
         None, description="File of keys, a line each, read anew when it changes; lines with # are comments."
     )
+    flag_constant_channel: Annotated[float, Field(ge=0, lt=1)] = Field(
+        1e-3, description="A weight below this fraction of its layer's median makes a channel constant."
+    )
+    flag_gain: Annotated[float, Field(ge=1)] = Field(
+        20.0, description="A gain of more times the layer's median than this is an outlier."
+    )
+    flag_never_fires: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1e-3, description="A channel never fires that is positive with a lower probability."
+    )
+    flag_never_fires_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.25, description="More of a layer's channels that never fire than this are a warning."
+    )
+    flag_lost_weights: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="More of a channel's folded weights that become 0 than this are a warning."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How it is logged.")
 
@@ -110,6 +126,17 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """The limits of the queue."""
         return Limits(max_waiting_rows=self.max_waiting_rows, max_delay_s=self.max_delay_ms / 1000)
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The limits of the health flags."""
+        return Thresholds(
+            constant_channel=self.flag_constant_channel,
+            gain=self.flag_gain,
+            never_fires=self.flag_never_fires,
+            never_fires_share=self.flag_never_fires_share,
+            lost_weights=self.flag_lost_weights,
+        )
 
     @property
     def max_body_bytes(self) -> int:

@@ -208,7 +208,7 @@ def test_layers_prints_one_norm_a_line(capsys: pytest.CaptureFixture[str]) -> No
     status, out, _ = run(capsys, "layers", "digits/1", *QUICKLY)
     assert status == 0
     lines = out.splitlines()
-    assert lines[0].split()[:4] == ["norm", "channels", "eps", "momentum"]
+    assert lines[0].split()[:4] == ["norm", "channels", "eps", "mean"]
     assert [line.split()[0] for line in lines[1:]] == ["bn1", "bn2", "bn3", "bn4", "bn5"]
 
 

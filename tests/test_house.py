@@ -23,6 +23,11 @@ ARROWS: dict[str, set[str]] = {
     "console": set(),
     "telemetry": set(),
     "inspection": set(),
+    "inspection.listing": {"inspection", "console"},
+    "inspection.command": {
+        *("inspection", "engine.layers", "engine.loading", "plan.device"),
+        *("store.model_store", "settings", "console", "errors"),
+    },
     "store": {"errors"},
     "network": {"store", "errors"},
     "graph": {"network", "errors"},
@@ -30,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "plan.cores": {"plan.cgroup"},
     "plan.cgroup": set(),
     "batching": {"errors"},
-    "settings": {"batching.policy", "errors"},
+    "settings": {"batching.policy", "inspection.thresholds", "errors"},
     "protocol": {"errors"},
     "inputs": {"protocol", "store.manifest", "errors"},
     # What the engine and the workers share, from the ground up
@@ -69,9 +74,22 @@ ARROWS: dict[str, set[str]] = {
     "engine.memory": {"plan.cgroup", "store.model_store", "errors"},
     "engine.unfolded": {"engine.stopwatch", "graph", "network", "store", "errors"},
     "engine.golden": {"engine.stopwatch", "graph", "store", "errors"},
+    "engine.layers": {
+        *(
+            "engine.memory",
+            "engine.stopwatch",
+            "engine.unfolded",
+            "plan.plan",
+            "graph",
+            "network",
+            "store.model_store",
+        ),
+        *("inspection", "errors"),
+    },
     "engine.loading": {
         *(
             "engine.golden",
+            "engine.layers",
             "engine.unfolded",
             "engine.stopwatch",
             "engine.allocator",
@@ -156,7 +174,7 @@ ARROWS: dict[str, set[str]] = {
 }
 MAY_IMPORT_TORCH = (
     *("plan", "graph", "network", "store.weights", "store.payloads", "engine.engine", "engine.golden"),
-    *("engine.loading", "engine.turnover", "engine.unfolded", "importing", "evaluation"),
+    *("engine.layers", "engine.loading", "engine.turnover", "engine.unfolded", "importing", "evaluation"),
 )
 WITHOUT_TORCH = (
     *("web", "inputs", "protocol", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),

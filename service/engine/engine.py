@@ -111,6 +111,7 @@ class Engine:
             max_batch=settings.max_batch or None,
             threads=settings.threads,
             tune=settings.tune,
+            thresholds=settings.thresholds,
         )
 
     # --- serving

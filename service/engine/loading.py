@@ -12,14 +12,13 @@ import torch
 
 from service.engine import allocator, golden, memory, unfolded
 from service.engine.card import ModelCard, ModelFacts
+from service.engine.layers import Layers
 from service.engine.stopwatch import Stopwatch
 from service.errors import InvalidManifest
 from service.graph.fold import fold_graph
 from service.graph.parity import pixel_probe, require_same
 from service.graph.precision import astype
-from service.graph.written_norms import written_norms
-from service.inspection.layer_stats import DERIVED, STORED, LayerStats, summary, with_derived
-from service.network.adopt import norms
+from service.inspection.thresholds import Thresholds
 from service.plan import bucket, tuning
 from service.plan.device import describe, free_bytes, use_threads
 from service.plan.plan import PRECISIONS, Plan, Precision, lower
@@ -27,19 +26,16 @@ from service.plan.preprocessing import Preprocessing
 from service.plan.threads import worthwhile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
     from torch import Tensor, fx
 
     from service.engine.unfolded import Origin
     from service.graph.parity import Expected
-    from service.graph.report import FoldReport, NormOutcome
-    from service.network.batch_norm import BatchNorm
+    from service.graph.report import FoldReport
     from service.store.model_store import StoredModel
 
 
 _TIMED_ROWS = 8
+DEFAULTS = Thresholds()
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class _Folded:
     report: FoldReport
     expected: Expected
     origin: Origin
-    norms: dict[str, BatchNorm]
+    layers: Layers
 
 
 def load(
@@ -70,6 +66,7 @@ def load(
     tune: bool = False,
     free: float | None = None,
     check_golden: bool = True,
+    thresholds: Thresholds = DEFAULTS,
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
 
@@ -80,14 +77,15 @@ def load(
     device has not got, `StoreError` for what is wrong on disk and `ModelRefused` for a network that must
     not be served: one that does not fit into the `free` bytes (None: into what the machine and the device
     have left), norms with batch statistics, or parity that does not hold, be it on the golden inputs, which
-    are looked at unless `check_golden` is False.
+    are looked at unless `check_golden` is False. Health flags, whose limits are `thresholds`, refuse nothing.
     """
     manifest, step = stored.manifest, Stopwatch()
-    computed = PRECISIONS[precision or manifest.serving.precision].on(device)
+    precision = precision or manifest.serving.precision
+    computed = PRECISIONS[precision].on(device)
     memory.require_room(stored, memory.free_bytes() if free is None else free, free_bytes(device))
     labels = stored.labels()
     with allocator.giving_back():
-        graph, folded = _folded(stored, computed, step)
+        graph, folded = _folded(stored, computed, precision, step)
         with step("tune" if tune else "lower"):
             if device.type == "cpu" and not threads and not tune:
                 use_threads(worthwhile(graph.graph, torch.get_num_threads()))
@@ -106,7 +104,6 @@ def load(
     _check_output(stored, output_shape, labels)
     checked = golden.check(stored, plan, computed.proven_as, step) if check_golden else None
     report = folded.report.with_proof(parity, step.seconds, checked)
-    vectors = {name: _vectors(norm) for name, norm in folded.norms.items()}
     facts = ModelFacts(
         model=stored.name,
         version=stored.version,
@@ -114,7 +111,7 @@ def load(
         labels=None if labels is None else list(labels),
         output_shape=output_shape,
         device=describe(device),
-        precision=precision or manifest.serving.precision,
+        precision=precision,
         max_batch=plan.max_batch,
         seconds_per_row=seconds_per_row,
         threads=plan.threads,
@@ -122,22 +119,25 @@ def load(
         preprocessing=plan.preprocessing,
         memory=plan.memory,
         torch_version=torch.__version__,
-        layers=_layers(folded.norms, vectors, report),
+        layers=folded.layers.stats(report.layers, thresholds),
         fold=report.as_dict(),
         reference=folded.origin,
         plan=[asdict(step) for step in plan.programs[-1].steps],
         seconds=step.seconds,
     )
-    return Loaded(plan, ModelCard(facts, vectors))
+    return Loaded(plan, ModelCard(facts, folded.layers.vectors))
 
 
-def _folded(stored: StoredModel, computed: Precision, step: Stopwatch) -> tuple[fx.GraphModule, _Folded]:
+def _folded(
+    stored: StoredModel, computed: Precision, precision: str, step: Stopwatch
+) -> tuple[fx.GraphModule, _Folded]:
     source = unfolded.read(stored, step)
     with step("fold"):
         folded = fold_graph(source.reference, computed.dtype)
         expected = source.reference.expected(computed.proven_as)
-        called = norms(source.network)
-        called |= written_norms(source.reference.captured, called)
+    with step("layers"):
+        layers = Layers.of(source, folded, computed, precision)
+    with step("fold"):
         origin = source.origin
         del source
         # Graphs and their modules hold each other: without a collection three copies of the weights would
@@ -146,7 +146,7 @@ def _folded(stored: StoredModel, computed: Precision, step: Stopwatch) -> tuple[
         graph, report = astype(folded.module, computed.dtype), folded.report
         del folded
         gc.collect()
-    return graph, _Folded(report, expected, origin, called)
+    return graph, _Folded(report, expected, origin, layers)
 
 
 def _lowered(
@@ -189,43 +189,3 @@ def _check_output(stored: StoredModel, shape: list[int], labels: tuple[str, ...]
         raise InvalidManifest(f"{stored}: a classification answers one vector a row, this network {shape}")
     if labels is not None and [len(labels)] != shape:
         raise InvalidManifest(f"{stored}: {len(labels)} labels for an answer of shape {shape}")
-
-
-def _vectors(norm: BatchNorm) -> dict[str, np.ndarray]:
-    """The stored vectors of a norm; bfloat16, which numpy has not, as float32."""
-    named = {name: getattr(norm, name) for name in STORED}
-    return {
-        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
-        for name, tensor in named.items()
-        if tensor is not None
-    }
-
-
-def _layers(
-    norms_by_name: Mapping[str, BatchNorm], vectors: Mapping[str, dict[str, np.ndarray]], report: FoldReport
-) -> list[LayerStats]:
-    """One entry per norm: in the network's order, those that it never calls at the end."""
-    outcomes = {outcome.name: outcome for outcome in report.layers}
-    called = [name for name in outcomes if name in norms_by_name]
-    unused = [name for name in norms_by_name if name not in outcomes]
-    return [_layer(name, norms_by_name[name], vectors[name], outcomes.get(name)) for name in called + unused]
-
-
-def _layer(
-    name: str, norm: BatchNorm, vectors: dict[str, np.ndarray], outcome: NormOutcome | None
-) -> LayerStats:
-    shown = with_derived(vectors, norm.eps)
-    tracked = norm.num_batches_tracked
-    return LayerStats(
-        name=name,
-        num_features=norm.num_features,
-        eps=norm.eps,
-        momentum=norm.momentum,
-        affine=norm.affine,
-        track_running_stats=norm.track_running_stats,
-        num_batches_tracked=None if tracked is None else int(tracked),
-        outcome=outcome.outcome if outcome else None,
-        partner=outcome.partner if outcome else None,
-        reason=outcome.reason if outcome else "the network does not call it at inference",
-        **{kind: summary(shown.get(kind)) for kind in STORED + DERIVED},
-    )

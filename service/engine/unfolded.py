@@ -50,10 +50,10 @@ def read(stored: StoredModel, step: Stopwatch) -> Unfolded:
 
     Raises `StoreError` for what is wrong on disk and `ModelRefused` for a network that must not be served.
     """
-    network, captured = _captured(stored, step)
+    network, graph = _captured(stored, step)
     with step("reference"):
-        recalled = _recalled(stored, captured)
-        reference = recalled or Reference.of(captured)
+        recalled = _recalled(stored, graph)
+        reference = recalled or Reference.of(graph)
     if recalled is None:
         log.info(
             "%s: the reference answers took %.1f s; foldserve fold %s --write-reference stores them",
@@ -67,23 +67,29 @@ def write_reference(stored: StoredModel) -> Path:
 
     Raises what `read` raises, and `StoreError` where the folder cannot be written to.
     """
-    _, captured = _captured(stored, Stopwatch())
-    reference = Reference.of(captured)
+    _, graph = _captured(stored, Stopwatch())
+    reference = Reference.of(graph)
     return answers.write(stored, reference.rows.numpy(), reference.answers.numpy())
 
 
 def _captured(stored: StoredModel, step: Stopwatch) -> tuple[nn.Module, CapturedGraph]:
     # Export keeps the frames that called it, and what they hold, until a collection: the tensors are read in
     # a frame that is gone by then.
-    network = _built(stored, step)
+    network = built(stored, step)
     with step("capture"):
-        captured = capture(network, torch.zeros(2, *stored.manifest.input.shape))
-    if (size := largest_bytes(captured.module.graph)) > _LARGEST_VALUE:
+        return network, captured(stored, network)
+
+
+def captured(stored: StoredModel, network: nn.Module) -> CapturedGraph:
+    """The network of a version as one graph; raises `ModelRefused` where there is none."""
+    graph = capture(network, torch.zeros(2, *stored.manifest.input.shape))
+    if (size := largest_bytes(graph.module.graph)) > _LARGEST_VALUE:
         raise ModelRefused(f"{stored}: one of its calls makes {size:,} bytes for a single row")
-    return network, captured
+    return graph
 
 
-def _built(stored: StoredModel, step: Stopwatch) -> nn.Module:
+def built(stored: StoredModel, step: Stopwatch) -> nn.Module:
+    """The network of a version with its weights; raises `StoreError` for what is wrong on disk."""
     architecture = stored.manifest.architecture
     if architecture is None:
         return _of_program(stored, step)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,10 +24,11 @@ from service.graph.forward import into_consumers
 from service.graph.parity import Reference, miscomputes, prove
 from service.graph.precision import astype
 from service.graph.report import FoldReport, NormOutcome, Outcome
+from service.graph.samples import Samples
 from service.graph.surgery import NotFoldable, Surgery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from torch import Tensor, fx, nn
 
@@ -48,6 +49,20 @@ class FoldedGraph:
 
     module: fx.GraphModule
     report: FoldReport
+    flushed: Mapping[str, Tensor]
+    """By the name of a call's node, of its shape, which of its weights were not 0, but too small to keep."""
+    places: Mapping[str, tuple[str, str | None]]
+    """By a norm's name the nodes, of the captured graph and of the folded one, that hold what its chain
+    computes; None where the chain went into what reads it."""
+    exact: Mapping[str, Tensor] = field(default_factory=dict)
+    """By the names of these nodes of the folded graph, and of its answer, samples of their values in float64
+    for the reference's rows."""
+
+    @property
+    def places_now(self) -> list[str]:
+        """The names of the folded graph's nodes that hold a norm's output, or the answer."""
+        (answer,) = self.module.graph.output_node().all_input_nodes
+        return [*(now for _, now in self.places.values() if now), answer.name]
 
 
 @dataclass(frozen=True)
@@ -89,9 +104,10 @@ def fold_graph(reference: Reference, precision: torch.dtype = torch.float32) -> 
     undone: dict[int, str] = {}
     while True:
         folded = _folded(reference.captured, precision, undone)
-        mistake = miscomputes(reference, folded.module)
+        samples = Samples(folded.places_now)
+        mistake = miscomputes(reference, folded.module, samples)
         if mistake is None:
-            return folded
+            return replace(folded, exact=samples.values)
         undone[_culprit(reference, precision, undone)] = f"the fold was undone: {mistake}"
 
 
@@ -123,7 +139,16 @@ def _folded(captured: CapturedGraph, precision: torch.dtype, undone: dict[int, s
     if len(found) not in undone:
         merge_siblings(surgery)
     outcomes = [outcome for chain in found for outcome in _outcomes(chain, settled[chain.output])]
-    return FoldedGraph(surgery.finished(), FoldReport(tuple(_one_each(outcomes))))
+    places = {norm.name: _place(surgery, chain, settled) for chain in reversed(found) for norm in chain.norms}
+    report = FoldReport(tuple(_one_each(outcomes)))
+    return FoldedGraph(surgery.finished(), report, surgery.flushed, places)
+
+
+def _place(
+    surgery: Surgery, chain: AffineChain, settled: dict[fx.Node, NormOutcome]
+) -> tuple[str, str | None]:
+    is_gone = settled[chain.output].outcome == "into_consumer"
+    return chain.output.name, None if is_gone else surgery.current(chain.output).name
 
 
 def _settled(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -110,6 +110,10 @@ class LinearCall:
         given = {key: value for key, value in self.node.kwargs.items() if key not in ("weight", "bias")}
         answer: Tensor = self.node.target(field, self.weight, None, *self.node.args[3:], **given)  # type: ignore[operator]
         return answer
+
+    def by_output_channel(self, values: Tensor) -> Tensor:
+        """The sums `[C_out]` over each output channel's part of `values`, which lie as the weights do."""
+        return replace(self, weight=values)._grouped_weight().flatten(2).sum(2).reshape(-1)
 
     @property
     def in_channels(self) -> int:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-_TINY = 1e-30
+TINY = 1e-30
+"""Folded weights below become 0: denormal ones slow a CPU down, tenfold where they are many."""
 
 
 class NotFoldable(Exception):
@@ -42,8 +43,10 @@ class Surgery:
         self.graph = self._module.graph
         self.constants = Constants(self._module)
         canonicalise(self.graph, self.constants)
-        # The mutable state beside the graph: where the value of a replaced node is read now.
+        # The mutable state beside the graph: where the value of a replaced node is read now, and by a linear
+        # call's name which of its weights, that were not 0, became 0.
         self._moved: dict[fx.Node, fx.Node] = {}
+        self.flushed: dict[str, Tensor] = {}
 
     def current(self, node: fx.Node) -> fx.Node:
         """The node that holds now what `node` held at first."""
@@ -69,12 +72,9 @@ class Surgery:
         return node
 
     def fitting(self, linear: LinearCall, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """A folded weight and bias, tiny weights as 0; raises `NotFoldable` where one is too large.
-
-        Denormal weights slow a CPU down, tenfold where they are many.
-        """
+        """A folded weight and bias; raises `NotFoldable` where one is too large."""
         self.require_fit(f"the weights of {linear.name}", weight, bias)
-        return torch.where(weight.abs() < _TINY, 0.0, weight), bias
+        return weight, bias
 
     def require_fit(self, what: str, *tensors: Tensor) -> None:
         """Raise `NotFoldable` where a number is too large for the serving precision, or none at all."""
@@ -87,8 +87,11 @@ class Surgery:
             reader.replace_input_with(constant, self.stored(f"{constant.name}_mapped", value))
 
     def give_weights(self, linear: LinearCall, weight: Tensor, bias: Tensor) -> None:
-        """Let a linear call compute with another weight and bias."""
-        node = linear.node
+        """Let a linear call compute with another weight, whose tiny numbers become 0, and bias."""
+        node, tiny = linear.node, weight.abs() < TINY
+        weight, flushed = torch.where(tiny, 0.0, weight), tiny & (weight != 0)
+        if bool(flushed.any()):
+            self.flushed[node.name] = self.flushed.get(node.name, flushed) | flushed
         with self.graph.inserting_before(node):
             set_weights(
                 node, self.stored(f"{node.name}_weight", weight), self.stored(f"{node.name}_bias", bias)

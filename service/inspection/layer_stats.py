@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from service.inspection.flag import Flag
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -37,7 +39,7 @@ class Histogram(BaseModel):
 class LayerStats(BaseModel):
     """One norm: its constructor's arguments, summaries of its vectors, and what folding made of it."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     name: str
     num_features: int
@@ -58,6 +60,17 @@ class LayerStats(BaseModel):
     """None: the network never calls this norm at inference."""
     partner: str | None = None
     reason: str | None = None
+    """What became of it in words, or why it was kept."""
+    activation: str | None = None
+    """The elementwise function that alone reads its output, such as `relu`; null where none does."""
+    folding_error: float | None = None
+    """Folded, in the serving precision against float64, on a probe: the largest difference at the output of
+    `folding_error_at`, over the largest value there. Null where it was not measured."""
+    folding_error_at: str | None = None
+    """This norm; or, where its output is gone from the folded network, the next one that is there; or
+    `answer`, that of the network."""
+    flags: list[Flag] = []
+    """Health flags, the gravest first."""
 
 
 def with_derived(vectors: Mapping[str, np.ndarray], eps: float) -> dict[str, np.ndarray]:

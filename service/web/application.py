@@ -12,6 +12,7 @@ from service.web import (
     problems,
     routes_health,
     routes_infer,
+    routes_layers,
     routes_models,
     routes_page,
     routes_predict,
@@ -41,6 +42,7 @@ def compose(parts: Parts) -> ASGIApp:
     app.state.parts = parts
     app.include_router(routes_predict.router)
     app.include_router(routes_models.router)
+    app.include_router(routes_layers.router)
     app.include_router(routes_infer.router)
     app.include_router(routes_v2.router)
     app.include_router(routes_repository.router)

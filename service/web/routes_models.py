@@ -1,25 +1,19 @@
-"""What is served: models, their fold reports, and their norms; all of it read from model cards."""
+"""What is served: models and their fold reports, read from model cards."""
 
 from __future__ import annotations
 
-import csv
-import io
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.errors import InvalidQuery
-from service.inspection.layer_stats import histogram, with_derived
 from service.web.context import Context
 from service.web.problems import shortened
+from service.web.representation import as_json
 from service.web.schemas import (
     FoldDetail,
     FoldSummary,
-    LayerDetail,
-    Layers,
     ModelDetail,
     Models,
     ModelSummary,
@@ -33,12 +27,15 @@ if TYPE_CHECKING:
 def refuse_unknown_parameters(request: Request) -> None:
     """Raise `InvalidQuery` for a query parameter that is not read, or given more than once."""
     known = {"version"} if "model" in request.path_params else set()
+    if "layer" in request.path_params:
+        known.add("channel")
     names = [name for name, _ in request.query_params.multi_items()]
     unknown = sorted(set(names) - known)
     if unknown:
         raise InvalidQuery(f"unknown parameter {shortened(unknown[0])!r}")
     if len(names) > len(set(names)):
-        raise InvalidQuery("parameter given more than once: version")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InvalidQuery(f"parameter given more than once: {repeated}")
 
 
 router = APIRouter(
@@ -88,40 +85,8 @@ async def show_model(context: Context, model: str, version: Version = None) -> M
 async def show_fold(context: Context, model: str, version: Version = None) -> Response:
     """What became of every norm, and how exact the folded network is."""
     facts = context.client.card(model, version).facts
-    return _json({"model": facts.model, "version": facts.version, **facts.fold})
-
-
-@router.get("/{model}/layers", response_model=Layers)
-async def list_layers(context: Context, model: str, version: Version = None) -> Response:
-    """Every norm with summaries of its vectors, in the order in which the network computes them."""
-    facts = context.client.card(model, version).facts
-    layers = [layer.model_dump() for layer in facts.layers]
-    return _json({"model": facts.model, "version": facts.version, "layers": layers})
-
-
-@router.get(
-    "/{model}/layers/{layer:path}",
-    response_model=LayerDetail,
-    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
-)
-async def show_layer(
-    context: Context, request: Request, model: str, layer: str, version: Version = None
-) -> Response:
-    """One norm with its whole vectors and histograms; as CSV, one line per channel, by `Accept: text/csv`."""
-    card = context.client.card(model, version)
-    stats = card.layer(layer)
-    vectors = with_derived(card.vectors.get(layer, {}), stats.eps)
-    if "text/csv" in request.headers.get("accept", ""):
-        return Response(_csv(vectors), media_type="text/csv")
-    return _json(
-        {
-            "model": card.facts.model,
-            "version": card.facts.version,
-            **stats.model_dump(),
-            "vectors": {name: np.ascontiguousarray(_exact(vector)) for name, vector in vectors.items()},
-            "histograms": {name: histogram(vector).model_dump() for name, vector in vectors.items()},
-        }
-    )
+    content = {"model": facts.model, "version": facts.version, **facts.fold}
+    return Response(as_json(content), media_type="application/json")
 
 
 def _summary(card: ModelCard, state: str) -> ModelSummary:
@@ -148,21 +113,3 @@ def _summary(card: ModelCard, state: str) -> ModelSummary:
             },
         ),
     )
-
-
-def _json(content: dict[str, Any]) -> Response:
-    """JSON in which a float32 has its shortest digits, and what is not finite is null."""
-    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
-
-
-def _exact(vector: np.ndarray) -> np.ndarray:
-    return vector.astype(np.float32) if vector.dtype == np.float16 else vector
-
-
-def _csv(vectors: dict[str, np.ndarray]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["channel", *vectors])
-    columns = zip(*(_exact(vector) for vector in vectors.values()), strict=True)
-    writer.writerows([channel, *map(str, row)] for channel, row in enumerate(columns))
-    return text.getvalue()

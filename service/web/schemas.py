@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.inspection.equation import Equation
 from service.inspection.layer_stats import Histogram, LayerStats
 
 
@@ -128,10 +129,12 @@ class Layers(BaseModel):
 
 
 class LayerDetail(LayerStats):
-    """One norm with its whole vectors and their histograms."""
+    """One norm with its whole vectors, their histograms, and one channel in numbers."""
 
     model: str
     version: int
+    equation: Equation | None
+    """Of the channel that was asked for; null without running statistics."""
     vectors: dict[str, list[float]]
     histograms: dict[str, Histogram]
 

@@ -105,6 +105,7 @@ def test_the_facts_say_what_was_loaded(loaded: Loaded, version: StoredModel) -> 
         "capture",
         "reference",
         "fold",
+        "layers",
         "lower",
         "parity",
         "warm-up",

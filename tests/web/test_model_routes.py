@@ -75,7 +75,7 @@ def a_card(version: int = 1, **provenance: Any) -> ModelCard:
     return ModelCard(facts, {"bn": VECTORS})
 
 
-def ask(path: str, *loaded: ModelCard, accept: str = "*/*") -> httpx.Response:
+def ask(path: str, *loaded: ModelCard, accept: str = "*/*", **headers: str) -> httpx.Response:
     async def main() -> httpx.Response:
         settings = Settings()
         client = EngineClient(settings, board.Board(board.create(1)), 0, lambda _: None)
@@ -86,7 +86,7 @@ def ask(path: str, *loaded: ModelCard, accept: str = "*/*") -> httpx.Response:
             app = compose(Parts(client, settings, Telemetry(), decoders))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-                return await http.get(path, headers={"accept": accept})
+                return await http.get(path, headers={"accept": accept, **headers})
 
     return asyncio.run(main())
 
