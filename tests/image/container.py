@@ -1,0 +1,239 @@
+"""The built image as a container: docker's, or, where only buildah is, one made of the image's files.
+
+Either is started as an untrusting operator would: the image's own user, nothing writable but /tmp, 64 MiB
+of /dev/shm, no capability, the service as the first process of a namespace of its own. Only the network is
+the host's, and no limit of memory is set.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAME = os.environ.get("IMAGE", "foldserve")
+PATIENCE = 180.0  # seconds; only a hang takes this long
+SHM_MIB = 64
+MODELS = Path("/models")
+
+Finished = subprocess.CompletedProcess[str]
+
+
+class Container(Protocol):
+    """One container; the methods of `Popen` are about the service in it."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def kill(self) -> None: ...
+    def run(self, *command: str, **environment: str) -> Finished: ...
+
+
+class Image(Protocol):
+    """The image, whoever keeps it."""
+
+    @property
+    def configuration(self) -> Mapping[str, Any]: ...
+
+    def start(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str],
+        store: Path | None = None,
+        output: IO[bytes] | None = None,
+    ) -> Container:
+        """Start the image's entry point with these arguments, or its own; `store` is mounted at /models."""
+
+
+@functools.cache
+def built(name: str = NAME) -> Image:
+    """The image of that name; raises `LookupError` where there is none."""
+    if shutil.which("docker") and ran("docker", "info").returncode == 0:
+        return DockerImage(name)
+    os.environ.setdefault("BUILDAH_ISOLATION", "chroot")
+    if not shutil.which("buildah") or ran("buildah", "inspect", "--type", "image", name).returncode:
+        raise LookupError(f"neither docker nor buildah has an image named {name}; `make image` builds it")
+    if os.geteuid():
+        raise LookupError("without a Docker daemon only root can start the image, in namespaces of its own")
+    return BuildahImage(name)
+
+
+def ran(*command: str) -> Finished:
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def output_of(*command: str) -> str:
+    finished = ran(*command)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.strip()
+
+
+def _arguments(configuration: Mapping[str, Any], arguments: tuple[str, ...]) -> list[str]:
+    return [*configuration["Entrypoint"], *(arguments or configuration["Cmd"])]
+
+
+# --- docker
+
+
+class DockerImage:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        described: list[dict[str, Any]] = json.loads(output_of("docker", "image", "inspect", name))
+        self.configuration: Mapping[str, Any] = described[0]["Config"]
+
+    def start(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str],
+        store: Path | None = None,
+        output: IO[bytes] | None = None,
+    ) -> DockerContainer:
+        name = f"foldserve-test-{os.getpid()}-{time.monotonic_ns()}"
+        shape = ["--network=host", "--read-only", "--tmpfs=/tmp", f"--shm-size={SHM_MIB}m"]
+        shape += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
+        shape += [f"--volume={store}:{MODELS}:ro"] if store else []
+        variables = [f"--env={key}={value}" for key, value in environment.items()]
+        command = ["docker", "run", "--rm", "--name", name, *shape, *variables, self.name, *arguments]
+        stream = output or None
+        return DockerContainer(name, subprocess.Popen(command, stdout=stream, stderr=stream))
+
+
+class DockerContainer:
+    """`docker run` in the foreground, which ends with the service's exit status."""
+
+    def __init__(self, name: str, client: subprocess.Popen[bytes]) -> None:
+        self._name = name
+        self._client = client
+
+    @property
+    def pid(self) -> int:
+        return int(output_of("docker", "inspect", "--format", "{{.State.Pid}}", self._name))
+
+    def poll(self) -> int | None:
+        return self._client.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self._client.wait(timeout)
+
+    def send_signal(self, sig: int) -> None:
+        output_of("docker", "kill", "--signal", str(int(sig)), self._name)
+
+    def kill(self) -> None:
+        ran("docker", "rm", "--force", self._name)
+        self._client.wait(PATIENCE)
+
+    def run(self, *command: str, **environment: str) -> Finished:
+        variables = [f"--env={key}={value}" for key, value in environment.items()]
+        return ran("docker", "exec", *variables, self._name, *command)
+
+
+# --- buildah, which can neither make a root file system read-only nor give it a /dev/shm of its own
+
+_ENTER = """
+root=$1 user=$2 store=$3; shift 3
+mount --bind "$root" "$root"
+if [ -n "$store" ]; then mount --bind -o ro "$store" "$root/models"; fi
+mount -o remount,bind,ro "$root"
+mount -t tmpfs -o mode=755,size=1m devices "$root/dev"
+for device in null zero full random urandom; do
+    : >"$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+mkdir "$root/dev/shm"
+mount -t tmpfs -o mode=1777,size=@SHM@m shm "$root/dev/shm"
+mount -t tmpfs -o mode=1777 tmp "$root/tmp"
+mount -t proc proc "$root/proc"
+exec @WITHOUT_PRIVILEGES@ chroot --userspec="$user" --groups= "$root" env -i "$@"
+"""
+# What chroot itself needs; it drops them with its user.
+_WITHOUT_PRIVILEGES = "setpriv --no-new-privs --bounding-set=-all,+sys_chroot,+setuid,+setgid --"
+_ENTER = _ENTER.replace("@SHM@", str(SHM_MIB)).replace("@WITHOUT_PRIVILEGES@", _WITHOUT_PRIVILEGES)
+
+
+class BuildahImage:
+    """The image's files, mounted once and only read, however many containers run on them."""
+
+    def __init__(self, name: str) -> None:
+        described = json.loads(output_of("buildah", "inspect", "--type", "image", name))
+        self.configuration: Mapping[str, Any] = described["Docker"]["config"]
+        container = output_of("buildah", "from", "--pull-never", name)
+        atexit.register(ran, "buildah", "rm", container)
+        self.root = output_of("buildah", "mount", container)
+
+    def start(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str],
+        store: Path | None = None,
+        output: IO[bytes] | None = None,
+    ) -> NamespaceContainer:
+        # Whoever kills the tests kills what they started.
+        namespaces = ["setpriv", "--pdeathsig=KILL", "--"]
+        namespaces += ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--"]
+        place = [self.root, self.configuration["User"], str(store or "")]
+        command = [*self.variables(environment), *_arguments(self.configuration, arguments)]
+        running = subprocess.Popen(
+            [*namespaces, "sh", "-eu", "-c", _ENTER, "sh", *place, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output or None,
+            stderr=output or None,
+        )
+        return NamespaceContainer(self, running)
+
+    def variables(self, environment: Mapping[str, str]) -> list[str]:
+        return [*self.configuration["Env"], *(f"{key}={value}" for key, value in environment.items())]
+
+
+class NamespaceContainer:
+    """`unshare`, which ends with the exit status of its child, the service."""
+
+    def __init__(self, image: BuildahImage, running: subprocess.Popen[bytes]) -> None:
+        self._image = image
+        self._running = running
+
+    @property
+    def pid(self) -> int:
+        deadline = time.monotonic() + PATIENCE
+        while not (found := _children(self._running.pid)):
+            assert self.poll() is None, "the container ended before it began"
+            assert time.monotonic() < deadline, "the container has no process"
+            time.sleep(0.01)
+        return found[0]
+
+    def poll(self) -> int | None:
+        return self._running.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self._running.wait(timeout)
+
+    def send_signal(self, sig: int) -> None:
+        os.kill(self.pid, sig)
+
+    def kill(self) -> None:
+        self._running.send_signal(signal.SIGKILL)
+        self._running.wait(PATIENCE)
+
+    def run(self, *command: str, **environment: str) -> Finished:
+        inside = ["nsenter", f"--target={self.pid}", "--mount", "--pid", *_WITHOUT_PRIVILEGES.split()]
+        user = f"--userspec={self._image.configuration['User']}"
+        variables = self._image.variables(environment)
+        return ran(*inside, "chroot", user, "--groups=", self._image.root, "env", "-i", *variables, *command)
+
+
+def _children(process: int) -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
