@@ -17,10 +17,11 @@ RUN python3 -c "import tomllib; print(*tomllib.load(open('/pyproject.toml', 'rb'
 
 # Bytecode is compiled here, and never checked against its source again: the image's files do not change.
 # What goes is of use only where something is compiled or tested, and Pillow's decoders of formats that foldserve
-# refuses, fonts, colour profiles and Tk with them: nobody need keep those free of flaws.
+# refuses, fonts, colour profiles and Tk with them: nobody need keep those free of flaws. Debug symbols go, too.
 FROM tools AS dependencies
 # An index to take torch from, in place of the configured one: it chooses between CPU and CUDA builds.
 ARG TORCH_INDEX=
+COPY scripts/strip_symbols.py ./
 COPY --from=requirements /requirements.txt ./
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=ca.pem,target=/run/secrets/ca.pem \
     python3 -m venv --without-pip /opt/foldserve \
@@ -30,10 +31,11 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=
     && cd /opt/foldserve/lib/python3*/site-packages \
     && rm -rf torch/include torch/share torch/test torch/bin/protoc* torch/bin/test_* numpy/f2py numpy/distutils \
     && find . -depth -type d -name tests -exec rm -rf {} + \
-    && find . -type f -not -path './torch/*' \( -name '*.[ach]' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' \) -delete \
+    && find . -type f -not -path './torch/*' \( -name '*.[ach]' -o -name '*.[ch]pp' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' \) -delete \
     && rm -f PIL/_avif.* PIL/_webp.* PIL/_imagingft.* PIL/_imagingcms.* PIL/_imagingtk.* \
         pillow.libs/libavif* pillow.libs/libwebpdemux* pillow.libs/libwebpmux* pillow.libs/libfreetype* \
         pillow.libs/libharfbuzz* pillow.libs/libbrotli* pillow.libs/liblcms2* \
+    && find . -type f -not -path './torch/*' -name '*.so*' -exec python3 /build/strip_symbols.py {} + \
     && find /opt/foldserve/bin -type f -not -name 'python*' -delete \
     && /opt/foldserve/bin/python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash -x torch/testing/_internal .
 
