@@ -25,6 +25,7 @@ NAME = os.environ.get("IMAGE", "foldserve")
 PATIENCE = 180.0  # seconds; only a hang takes this long
 SHM_MIB = 64
 MODELS = Path("/models")
+NVIDIA = Path("/dev/nvidiactl")
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -104,6 +105,8 @@ class DockerImage:
         shape = ["--network=host", "--read-only", "--tmpfs=/tmp", f"--shm-size={SHM_MIB}m"]
         shape += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
         shape += [f"--volume={store}:{MODELS}:ro"] if store else []
+        wants_gpu = environment.get("FOLDSERVE_DEVICE", "").startswith("cuda")
+        shape += ["--gpus=all"] if wants_gpu and NVIDIA.exists() else []
         variables = [f"--env={key}={value}" for key, value in environment.items()]
         command = ["docker", "run", "--rm", "--name", name, *shape, *variables, self.name, *arguments]
         stream = output or None
@@ -142,7 +145,7 @@ class DockerContainer:
 # --- buildah, which can neither make a root file system read-only nor give it a /dev/shm of its own
 
 _ENTER = """
-root=$1 user=$2 store=$3; shift 3
+root=$1 store=$2; shift 2
 mount --bind "$root" "$root"
 if [ -n "$store" ]; then mount --bind -o ro "$store" "$root/models"; fi
 mount -o remount,bind,ro "$root"
@@ -155,11 +158,10 @@ mkdir "$root/dev/shm"
 mount -t tmpfs -o mode=1777,size=@SHM@m shm "$root/dev/shm"
 mount -t tmpfs -o mode=1777 tmp "$root/tmp"
 mount -t proc proc "$root/proc"
-exec @WITHOUT_PRIVILEGES@ chroot --userspec="$user" --groups= "$root" env -i "$@"
+exec chroot "$root" "$@"
 """
-# What chroot itself needs; it drops them with its user.
-_WITHOUT_PRIVILEGES = "setpriv --no-new-privs --bounding-set=-all,+sys_chroot,+setuid,+setgid --"
-_ENTER = _ENTER.replace("@SHM@", str(SHM_MIB)).replace("@WITHOUT_PRIVILEGES@", _WITHOUT_PRIVILEGES)
+_ENTER = _ENTER.replace("@SHM@", str(SHM_MIB))
+_WITHOUT_PRIVILEGES = ["--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
 
 
 class BuildahImage:
@@ -168,9 +170,9 @@ class BuildahImage:
     def __init__(self, name: str) -> None:
         described = json.loads(output_of("buildah", "inspect", "--type", "image", name))
         self.configuration: Mapping[str, Any] = described["Docker"]["config"]
-        container = output_of("buildah", "from", "--pull-never", name)
-        atexit.register(ran, "buildah", "rm", container)
-        self.root = output_of("buildah", "mount", container)
+        self.files = output_of("buildah", "from", "--pull-never", name)
+        atexit.register(ran, "buildah", "rm", self.files)
+        self.root = output_of("buildah", "mount", self.files)
 
     def start(
         self,
@@ -180,20 +182,23 @@ class BuildahImage:
         output: IO[bytes] | None = None,
     ) -> NamespaceContainer:
         # Whoever kills the tests kills what they started.
-        namespaces = ["setpriv", "--pdeathsig=KILL", "--"]
-        namespaces += ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--"]
-        place = [self.root, self.configuration["User"], str(store or "")]
-        command = [*self.variables(environment), *_arguments(self.configuration, arguments)]
+        namespaces = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork"]
+        place = ["sh", "-eu", "-c", _ENTER, "sh", self.root, str(store or "")]
+        command = self.command(*_arguments(self.configuration, arguments), **environment)
         running = subprocess.Popen(
-            [*namespaces, "sh", "-eu", "-c", _ENTER, "sh", *place, *command],
+            [*namespaces, *place, *command],
             stdin=subprocess.DEVNULL,
             stdout=output or None,
             stderr=output or None,
         )
         return NamespaceContainer(self, running)
 
-    def variables(self, environment: Mapping[str, str]) -> list[str]:
-        return [*self.configuration["Env"], *(f"{key}={value}" for key, value in environment.items())]
+    def command(self, *command: str, **environment: str) -> list[str]:
+        """The command as the image's user, with its variables and these; it dies with its parent."""
+        user, _, group = self.configuration["User"].partition(":")
+        given = [f"{key}={value}" for key, value in environment.items()]
+        rights = [f"--reuid={user}", f"--regid={group}", *_WITHOUT_PRIVILEGES, "--pdeathsig=KILL"]
+        return ["setpriv", *rights, "env", "-i", *self.configuration["Env"], *given, *command]
 
 
 class NamespaceContainer:
@@ -222,14 +227,13 @@ class NamespaceContainer:
         os.kill(self.pid, sig)
 
     def kill(self) -> None:
-        self._running.send_signal(signal.SIGKILL)
+        for first in _children(self._running.pid):  # with which all others end
+            os.kill(first, signal.SIGKILL)
         self._running.wait(PATIENCE)
 
     def run(self, *command: str, **environment: str) -> Finished:
-        inside = ["nsenter", f"--target={self.pid}", "--mount", "--pid", *_WITHOUT_PRIVILEGES.split()]
-        user = f"--userspec={self._image.configuration['User']}"
-        variables = self._image.variables(environment)
-        return ran(*inside, "chroot", user, "--groups=", self._image.root, "env", "-i", *variables, *command)
+        inside = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "chroot", self._image.root]
+        return ran(*inside, *self._image.command(*command, **environment))
 
 
 def _children(process: int) -> list[int]:

@@ -15,6 +15,13 @@ pytestmark = pytest.mark.image
 
 SITE = "/opt/foldserve/lib"
 SIZE = Path(__file__).parents[2] / "scripts" / "image_size.py"
+LOADING_EVERYTHING = """
+import importlib, pathlib, sysconfig
+site = pathlib.Path(sysconfig.get_path("purelib"))
+libraries = [path.relative_to(site) for path in site.rglob("*.so") if "torch" not in path.parts]
+modules = {str(path).partition(".")[0].replace("/", ".") for path in libraries if ".libs" not in str(path)}
+print(*sorted(filter(importlib.import_module, modules)))
+"""
 DECODERS = "from PIL import features; print([f for f in ('avif', 'webp', 'freetype2') if features.check(f)])"
 
 
@@ -62,6 +69,15 @@ def test_no_cache_and_nothing_of_the_build(served: Served) -> None:
 
 def test_no_decoder_of_a_format_that_is_refused(served: Served) -> None:
     assert served.container.run("python3", "-c", DECODERS).stdout.strip() == "[]"
+
+
+def test_every_library_can_still_be_loaded(served: Served) -> None:
+    """Though what only debuggers and linkers read was cut off."""
+    done = served.container.run("python3", "-c", LOADING_EVERYTHING)
+    assert done.returncode == 0, done.stderr
+    assert {"uvloop.loop", "PIL._imaging", "csimdjson", "numpy.linalg._umath_linalg"} <= set(
+        done.stdout.split()
+    )
 
 
 def test_modules_start_without_being_compiled_anew(served: Served) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from service import __version__
-from tests.e2e.server import free_port
+from tests.e2e.server import free_port, until
 from tests.e2e.stores import copied
 
 from .conftest import serving
-from .container import PATIENCE, SHM_MIB
+from .container import PATIENCE, SHM_MIB, DockerImage, output_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +27,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.image
 
+STARTING_ONE = f"""
+from tests.image.container import built
+from tests.image.conftest import Served
+image = built()
+container = image.start(environment={{"FOLDSERVE_PORT": "{(port := free_port())}"}})
+Served(container, {port}).wait_until_ready()
+print(container.pid, image.files, flush=True)
+input()
+"""
 DIGITS = sorted(Path(__file__).parents[1].joinpath("digits").glob("*.png"))
 
 
@@ -115,6 +126,20 @@ def test_health_check_tells_a_serving_container_from_one_that_does_not_answer(
     assert "curl" not in " ".join(check)
     assert served.container.run(*check[1:], FOLDSERVE_PORT=str(served.port)).returncode == 0
     assert served.container.run(*check[1:], FOLDSERVE_PORT=str(free_port())).returncode != 0
+
+
+def test_containers_of_a_test_run_that_is_killed_end_with_it(image: Image) -> None:
+    if isinstance(image, DockerImage):
+        pytest.skip("a container of Docker's outlives who started it")
+    run = subprocess.Popen([sys.executable, "-c", STARTING_ONE], stdout=subprocess.PIPE, text=True)
+    assert run.stdout
+    pid, files = run.stdout.readline().split()
+    first = Path("/proc", pid)
+    assert "foldserve" in (first / "cmdline").read_text()
+    run.kill()
+    run.wait()
+    output_of("buildah", "rm", files)
+    until(lambda: not first.exists() or "State:\tZ" in (first / "status").read_text())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
