@@ -131,13 +131,12 @@ def test_health_check_tells_a_serving_container_from_one_that_does_not_answer(
 def test_containers_of_a_test_run_that_is_killed_end_with_it(image: Image) -> None:
     if isinstance(image, DockerImage):
         pytest.skip("a container of Docker's outlives who started it")
-    run = subprocess.Popen([sys.executable, "-c", STARTING_ONE], stdout=subprocess.PIPE, text=True)
-    assert run.stdout
-    pid, files = run.stdout.readline().split()
-    first = Path("/proc", pid)
-    assert "foldserve" in (first / "cmdline").read_text()
-    run.kill()
-    run.wait()
+    with subprocess.Popen([sys.executable, "-c", STARTING_ONE], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        pid, files = run.stdout.readline().split()
+        first = Path("/proc", pid)
+        assert "foldserve" in (first / "cmdline").read_text()
+        run.kill()
     output_of("buildah", "rm", files)
     until(lambda: not first.exists() or "State:\tZ" in (first / "status").read_text())
 
