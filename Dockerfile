@@ -16,10 +16,12 @@ COPY pyproject.toml /
 RUN python3 -c "import tomllib; print(*tomllib.load(open('/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /requirements.txt
 
 # Bytecode is compiled here, and never checked against its source again: the image's files do not change.
-# torch's headers, C++ tests and compilers are of use only where something is compiled.
+# What goes is of use only where something is compiled or tested, and Pillow's decoders of formats that foldserve
+# refuses, fonts, colour profiles and Tk with them: nobody need keep those free of flaws. Debug symbols go, too.
 FROM tools AS dependencies
 # An index to take torch from, in place of the configured one: it chooses between CPU and CUDA builds.
 ARG TORCH_INDEX=
+COPY scripts/strip_symbols.py ./
 COPY --from=requirements /requirements.txt ./
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=ca.pem,target=/run/secrets/ca.pem \
     python3 -m venv --without-pip /opt/foldserve \
@@ -27,7 +29,14 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=
     && $install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
     && $install -r requirements.txt \
     && cd /opt/foldserve/lib/python3*/site-packages \
-    && rm -rf torch/include torch/share torch/test torch/bin/protoc* torch/bin/test_* \
+    && rm -rf torch/include torch/share torch/test torch/bin/protoc* torch/bin/test_* numpy/f2py numpy/distutils \
+    && find . -depth -type d -name tests -exec rm -rf {} + \
+    && find . -type f -not -path './torch/*' \( -name '*.[ach]' -o -name '*.[ch]pp' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' \) -delete \
+    && rm -f PIL/_avif.* PIL/_webp.* PIL/_imagingft.* PIL/_imagingcms.* PIL/_imagingtk.* \
+        pillow.libs/libavif* pillow.libs/libwebpdemux* pillow.libs/libwebpmux* pillow.libs/libfreetype* \
+        pillow.libs/libharfbuzz* pillow.libs/libbrotli* pillow.libs/liblcms2* \
+    && find . -type f -not -path './torch/*' -name '*.so*' -exec python3 /build/strip_symbols.py {} + \
+    && find /opt/foldserve/bin -type f -not -name 'python*' -delete \
     && /opt/foldserve/bin/python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash -x torch/testing/_internal .
 
 FROM tools AS package
@@ -45,9 +54,13 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --
 # No RUN in this stage, and the files last: nothing of the build is left behind, and a builder that copies the whole
 # file system for each step copies little.
 FROM ${BASE}
+ARG BASE
+ARG VERSION=
 LABEL org.opencontainers.image.title="foldserve" \
       org.opencontainers.image.description="Serves convolutional networks with every BatchNorm folded, proven, shown and watched." \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.base.name="${BASE}"
 ENV PATH=/opt/foldserve/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -11,6 +11,7 @@ BENCH ?= benchmarks/engine.py
 PYTEST_ARGS ?=
 PROCESSES ?= 2
 SOAK_SECONDS ?= 600
+OF_THE_IMAGE ?= tests/e2e
 export TORCH_INDEX IMAGE BASE
 
 VENV := .venv
@@ -22,7 +23,7 @@ TESTS := $(VENV)/.installed-test
 
 help:
 	@echo 'make serve   serve the shipped digits model at 127.0.0.1:8000 (FOLDSERVE_* in the environment changes that)'
-	@echo 'make test    lint, types, build the image, then every test (unit, end-to-end, browser, image)'
+	@echo 'make test    lint, types, build the image, every test, and end to end once more against the image'
 	@echo 'make drains  forty shutdowns under load, of which none may lose a request'
 	@echo 'make soak    ten minutes of mixed good and bad requests: every one answered, memory flat (SOAK_SECONDS=...)'
 	@echo 'make lint    ruff and mypy'
@@ -49,6 +50,7 @@ test: lint
 	@scripts/debian-packages browser image
 	@scripts/image
 	$(BIN)/python -m pytest -m 'image or not image' -n $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	FOLDSERVE_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(OF_THE_IMAGE) -n $(PROCESSES) --dist loadfile
 	@echo 'make test: lint, types, the image and every test passed'
 
 drains: $(TESTS)

@@ -16,9 +16,9 @@ ROOT = HERE.parents[1]
 KEPT = Path(os.environ.get("FOLDSERVE_TEST_CLIENTS") or ROOT / ".clients")
 
 
-def python_of(name: str) -> Path:
-    """The Python of the environment that `NAME.txt` describes, made if it is not there yet."""
-    wanted = HERE / f"{name}.txt"
+def python_of(name: str, described_in: Path = HERE) -> Path:
+    """The Python of the environment that `NAME.txt` in that folder describes, made if it is not there yet."""
+    wanted = described_in / f"{name}.txt"
     digest = hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = KEPT / f"{name}-{digest}"
     KEPT.mkdir(exist_ok=True)
@@ -29,11 +29,11 @@ def python_of(name: str) -> Path:
     return folder / "bin" / "python"
 
 
-def run(name: str, *arguments: str) -> str:
+def run(name: str, *arguments: str, described_in: Path = HERE) -> str:
     """What a program prints in the environment of that name; fails where it fails."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "FOLDSERVE_"))}
     done = subprocess.run(
-        [str(python_of(name)), *arguments],
+        [str(python_of(name, described_in)), *arguments],
         cwd=ROOT,
         env=kept | {"NO_PROXY": "127.0.0.1"},
         stdout=subprocess.PIPE,

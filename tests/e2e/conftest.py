@@ -6,13 +6,35 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .digits import Digits
-from .server import CONNECTED, Server, Service
+from .server import CONNECTED, IMAGE, Server, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ELSEWHERE = os.environ.get("FOLDSERVE_TEST_ADDRESS")
 """A service that runs already, such as a container; tests that need settings of their own start theirs."""
+
+NOT_OF_THE_IMAGE = {
+    "test_commands.py": "calls the working tree's commands; tests/image calls the image's",
+    "test_import.py": "imports with torchvision, which the image does not have",
+    "test_gpu.py": "a container of only files has no driver; tests/image starts one with a GPU",
+    "test_killed.py::test_nothing_is_left_of_a_service_whose_supervisor_is_killed": "the kernel sees to it",
+    "test_refused_starts.py::test_model_with_batch_statistics_is_refused": "adds an architecture to the code",
+}
+"""What is not run where `FOLDSERVE_TEST_IMAGE` names an image, by file or test, and why."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not IMAGE:
+        return
+    left_out = [item for item in items if _is_of_the_tree(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _is_of_the_tree(item: pytest.Item) -> bool:
+    name = item.nodeid.partition("tests/e2e/")[2].partition("[")[0]
+    return name in NOT_OF_THE_IMAGE or item.path.name in NOT_OF_THE_IMAGE
 
 
 @pytest.fixture(autouse=True)

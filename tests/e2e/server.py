@@ -19,8 +19,16 @@ import httpx
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.image.container import built
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import IO
+
+    from tests.image.container import Container
+
+IMAGE = os.environ.get("FOLDSERVE_TEST_IMAGE")
+"""The image that services are started from, in place of this working tree."""
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "model_store"
@@ -43,7 +51,12 @@ def environment(**settings: object) -> dict[str, str]:
     """This process's environment, with these settings of foldserve and no others."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FOLDSERVE_")}
     kept.pop("FORCE_COLOR", None)
-    return kept | {f"FOLDSERVE_{name.upper()}": str(value) for name, value in settings.items()}
+    return kept | variables(**settings)
+
+
+def variables(**settings: object) -> dict[str, str]:
+    """These settings as variables."""
+    return {f"FOLDSERVE_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 def until(look: Callable[[], T]) -> T:
@@ -62,18 +75,47 @@ def free_port() -> int:
         return port
 
 
+def _from_working_tree(log: IO[bytes], *arguments: str, **settings: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _DIE_WITH_PARENT, "-m", "service", *arguments],
+        cwd=ROOT,
+        env=environment(**settings),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+    )
+
+
+def _from_image(image: str, log: IO[bytes], *arguments: str, **settings: object) -> Container:
+    """A container on this machine's network; a store that a test made is mounted at /models."""
+    store = Path(str(settings.get("model_store", "")))
+    if "model_store" not in settings or not store.is_dir():
+        given, mounted = settings, None
+    else:
+        given, mounted = {k: v for k, v in settings.items() if k != "model_store"}, store
+        _let_everybody_read(store)
+    listening: dict[str, object] = {"host": "127.0.0.1"}
+    return built(image).start(
+        *arguments, environment=variables(**(listening | given)), store=mounted, output=log
+    )
+
+
+def _let_everybody_read(store: Path) -> None:
+    """The service in the image is another user; what pytest makes is its own user's alone."""
+    for path in (store, *store.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+
+
 class Process:
-    """`python -m service ...`; leaving the `with` block kills what still runs."""
+    """`foldserve ...`, of the working tree or the image; leaving the `with` block kills what still runs."""
 
     def __init__(self, *arguments: str, **settings: object) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process is
-        self._running = subprocess.Popen(
-            [sys.executable, "-c", _DIE_WITH_PARENT, "-m", "service", *arguments],
-            cwd=ROOT,
-            env=environment(**settings),
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
+        self._running: Container | subprocess.Popen[bytes] = (
+            _from_image(IMAGE, self._log, *arguments, **settings)
+            if IMAGE
+            else _from_working_tree(self._log, *arguments, **settings)
         )
 
     @property
@@ -95,7 +137,7 @@ class Process:
         def look() -> re.Match[str] | None:
             ended = self.has_ended
             found = re.search(pattern, self.log)
-            assert found or not ended, f"the process ended with {self._running.returncode}:\n{self.log}"
+            assert found or not ended, f"the process ended with {self._running.poll()}:\n{self.log}"
             return found
 
         found = until(look)
