@@ -9,7 +9,11 @@
     │   ├── UnsupportedMediaType
     │   ├── RequestTimeout
     │   ├── HeadersTooLarge
-    │   └── InvalidHttp
+    │   ├── InvalidHttp
+    │   └── LoadRefused
+    ├── Denied                        the caller may not have this
+    │   ├── Unauthorized
+    │   └── Forbidden
     ├── NotFound                      the caller named something that is not there
     │   ├── UnknownModel
     │   ├── UnknownVersion
@@ -80,11 +84,15 @@ class LoadRefused(InvalidInput):
     """A model that was to be loaded must not be served as it is in the store; what was served still is."""
 
 
-class Unauthorized(FoldserveError):
+class Denied(FoldserveError):
+    """The caller may not have what was asked for."""
+
+
+class Unauthorized(Denied):
     """The request bears no key, or one that nobody has."""
 
 
-class Forbidden(FoldserveError):
+class Forbidden(Denied):
     """What was asked for needs another key, or is switched off."""
 
 

@@ -30,6 +30,7 @@ def busy(telemetry: Telemetry) -> None:
     telemetry.failed("a", 1, 0.001)
     telemetry.lag(0.003)
     telemetry.restarted("worker")
+    telemetry.key("shop")
 
 
 def families(telemetry: Telemetry) -> dict[str, Metric]:

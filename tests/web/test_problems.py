@@ -28,6 +28,9 @@ STABLE = {
     "request-timeout": 408,
     "headers-too-large": 431,
     "invalid-http": 400,
+    "load-refused": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
     "unknown-model": 404,
     "unknown-version": 404,
     "unknown-layer": 404,
@@ -82,6 +85,8 @@ def test_an_error_has_the_status_of_whose_fault_it_is(error: type[errors.Foldser
         assert status in {400, 408, 413, 415, 431}
     elif issubclass(error, errors.NotFound):
         assert status == 404
+    elif issubclass(error, errors.Denied):
+        assert status in {401, 403}
     elif issubclass(error, errors.Unavailable):
         assert status in {429, 503, 504}
     else:
