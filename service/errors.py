@@ -9,7 +9,10 @@
     │   ├── UnsupportedMediaType
     │   ├── RequestTimeout
     │   ├── HeadersTooLarge
-    │   └── InvalidHttp
+    │   ├── InvalidHttp
+    │   └── LoadRefused
+    ├── Unauthorized                  the caller bears no key
+    ├── Forbidden                     the caller's key is not enough, or nobody may
     ├── NotFound                      the caller named something that is not there
     │   ├── UnknownModel
     │   ├── UnknownVersion

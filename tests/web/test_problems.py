@@ -28,6 +28,9 @@ STABLE = {
     "request-timeout": 408,
     "headers-too-large": 431,
     "invalid-http": 400,
+    "load-refused": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
     "unknown-model": 404,
     "unknown-version": 404,
     "unknown-layer": 404,
@@ -84,6 +87,8 @@ def test_an_error_has_the_status_of_whose_fault_it_is(error: type[errors.Foldser
         assert status == 404
     elif issubclass(error, errors.Unavailable):
         assert status in {429, 503, 504}
+    elif error in (errors.Unauthorized, errors.Forbidden):
+        assert status in {401, 403}
     else:
         assert status == 500
 
