@@ -132,6 +132,16 @@ class Plan:
         buckets = [1] if is_warm else self.buckets()
         return {bucket: self(row.unsqueeze(0).repeat(bucket, *[1] * row.dim())) for bucket in buckets}
 
+    def release(self) -> None:
+        """Give its memory back at once; it computes nothing any more.
+
+        Graphs and what runs them hold each other: without this their weights would wait for a collection, and
+        what was exempt from those would never be freed.
+        """
+        parts = [self, *(module for run in self.programs for module in (run.module, run.for_pixels) if module)]
+        for part in parts:
+            part.__dict__.clear()
+
     @property
     def preprocessing(self) -> str:
         """Where pixels become network inputs: in `one pass`, or in the weights of the `first layers`."""
