@@ -138,7 +138,10 @@ class Plan:
         Graphs and what runs them hold each other: without this their weights would wait for a collection, and
         what was exempt from those would never be freed.
         """
-        parts = [self, *(module for run in self.programs for module in (run.module, run.for_pixels) if module)]
+        parts = [
+            self,
+            *(module for run in self.programs for module in (run.module, run.for_pixels) if module),
+        ]
         for part in parts:
             part.__dict__.clear()
 
