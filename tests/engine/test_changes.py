@@ -189,7 +189,7 @@ def test_for_a_worker_that_died_nobody_waits(house: Supervisor) -> None:
 
 
 def test_a_change_is_made_though_the_one_who_asked_died(house: Supervisor) -> None:
-    first, second = house.workers
+    first, _ = house.workers
     first.says(Kind.ASK, 1, LOAD.packed())
     house.loses(first)
     house.workers.append(Worker(house.changes))

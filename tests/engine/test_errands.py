@@ -120,9 +120,15 @@ def test_the_last_of_many_users_makes_it_idle_and_only_once() -> None:
 def test_a_request_that_fails_uses_nothing_any_more() -> None:
     async def test(worker: Worker) -> None:
         worker.start()
-        with pytest.raises(ZeroDivisionError), worker.client.using("digits"):
-            worker.hear(Kind.DROP, 0)
-            _ = 1 / 0
+
+        def fail() -> None:
+            with worker.client.using("digits"):
+                worker.hear(Kind.DROP, 0)
+                assert said(worker) == []
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
         assert said(worker) == ["idle 0"]
 
     run(test)
