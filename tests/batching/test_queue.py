@@ -51,6 +51,18 @@ def test_rows_are_counted_until_they_are_handed_out() -> None:
     assert queue.next(NOW) == Decision()
 
 
+def test_with_its_model_the_jobs_that_wait_for_it_leave_and_no_other() -> None:
+    gone, stays = [job(2, model=A), job(3, model=A, dtype="float32")], job(1, model=B)
+    queue = a_queue(*gone, stays)
+    queue.dismiss(A)
+    assert repr(queue) == "<Queue open, 1 jobs, 1 rows waiting>"
+    assert all(each.cancelled for each in gone)
+    assert not queue.withdraw(gone[0]), "its worker is seen to be gone after that"
+    assert ran(queue.next(NOW)) == [(stays, 0, 1)]
+    with pytest.raises(UnknownModel):
+        queue.submit(job(1, model=A))
+
+
 def test_a_job_larger_than_a_batch_leaves_in_parts_and_company_joins_the_last() -> None:
     large, small = job(9), job(2, arrived=NOW + 1)
     queue = a_queue(large, small)

@@ -89,6 +89,8 @@ def test_an_error_has_the_status_of_whose_fault_it_is(error: type[errors.Foldser
         assert status in {401, 403}
     elif issubclass(error, errors.Unavailable):
         assert status in {429, 503, 504}
+    elif error in (errors.Unauthorized, errors.Forbidden):
+        assert status in {401, 403}
     else:
         assert status == 500
 
