@@ -29,9 +29,9 @@ def serve(settings: Settings, greet: Callable[[list[ModelCard], str], None]) -> 
     `greet` is called once everything is ready, with the cards of the models and the address that is served.
     """
     telemetry.set_up_logs(settings.log_level, settings.log_format)
-    Keyring(settings)  # a wrong key is found before anything is started
+    keyring = Keyring(settings)  # a wrong key is found before anything is started
     _allow_descriptors()
-    return asyncio.run(_serve(settings, greet))
+    return asyncio.run(_serve(settings, keyring, greet))
 
 
 def _allow_descriptors() -> None:
@@ -40,7 +40,7 @@ def _allow_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def _serve(settings: Settings, greet: Callable[[list[ModelCard], str], None]) -> int:
+async def _serve(settings: Settings, keyring: Keyring, greet: Callable[[list[ModelCard], str], None]) -> int:
     placement = place(settings)
     listening = _listen(settings, placement.workers)
     address = _address(listening[0])
@@ -54,6 +54,7 @@ async def _serve(settings: Settings, greet: Callable[[list[ModelCard], str], Non
         shared = telemetry.SharedValues(counts, "supervisor")
         supervisor = Supervisor(
             settings,
+            keyring,
             listening,
             placement,
             telemetry.Telemetry(shared),

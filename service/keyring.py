@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import re
 import time
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from service.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from service.settings import Settings
 
 Role = Literal["inference", "admin"]
@@ -29,7 +32,12 @@ class Key(NamedTuple):
 
     role: Role
     name: str
-    digest: bytes
+    digest: str
+    """SHA-256, in hexadecimal."""
+
+
+_NOBODY_S = Key("inference", "", "")
+"""Keeps closed what other keys had closed: it is the digest of nothing."""
 
 
 class Keyring:
@@ -39,21 +47,25 @@ class Keyring:
     keys stay as they were and the log says why.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, known: Sequence[Key] | None = None) -> None:
+        """`known` are the keys of another keyring of these settings, which may be older than its file."""
         self._file = settings.keys_file
         self._own = _read(settings.keys.replace(",", "\n"), "FOLDSERVE_KEYS")
-        # The mutable state: the keys, whether one was ever for inference, the file as it was read, and when
-        # it was looked at.
-        self._state = self._file_state()
-        self._keys = self._own + self._of_file()
-        self._had_inference = False
-        self._looked = time.monotonic()
+        # The mutable state: the keys, the file as it was read, and when it was looked at.
+        self._state = self._file_state() if known is None else None
+        self._keys = self._own + self._of_file() if known is None else list(known)
+        self._looked = time.monotonic() if known is None else -math.inf
         _require_distinct(self._keys)
+
+    def keys(self) -> list[Key]:
+        """All that are valid now."""
+        self._look()
+        return self._keys
 
     def has(self, role: Role) -> bool:
         """Whether there is a key of this role; for inference, or was: a file that is empty opens nothing."""
         self._look()
-        return any(key.role == role for key in self._keys) or (role == "inference" and self._had_inference)
+        return _are_for(role, self._keys)
 
     def bearer(self, authorization: str) -> Key | None:
         """Whose key an `Authorization` header bears; None where it is nobody's.
@@ -83,9 +95,9 @@ class Keyring:
         except InvalidConfiguration as error:
             log.error("the keys stay as they were: %s", error)  # noqa: TRY400 - it is written for people
             return
-        self._had_inference = self.has("inference")
-        self._keys = keys
         log.info("the keys were read anew: there are %d", len(keys))
+        was_closed = _are_for("inference", self._keys) and not _are_for("inference", keys)
+        self._keys = [*keys, _NOBODY_S] if was_closed else keys
 
     def _file_state(self) -> tuple[int, int, int] | None:
         try:
@@ -105,6 +117,10 @@ class Keyring:
         if len(text) > _LARGEST_FILE:  # a key that is cut would be another one
             raise InvalidConfiguration("the keys file is larger than a mebibyte")
         return _read(text, "the keys file")
+
+
+def _are_for(role: Role, keys: Sequence[Key]) -> bool:
+    return any(key.role == role for key in keys)
 
 
 def _read(text: str, where: str) -> list[Key]:
@@ -129,6 +145,6 @@ def _require_distinct(keys: list[Key]) -> None:
             raise InvalidConfiguration(f"two keys have the same {what}")
 
 
-def _digest(secret: str) -> bytes:
+def _digest(secret: str) -> str:
     """What is compared: of the same length whatever the secret is."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

@@ -233,3 +233,18 @@ def test_between_two_looks_the_disk_is_left_alone(file: Path, monkeypatch: pytes
     monkeypatch.setattr(keyrings, "_LOOK_S", 3600.0)
     file.write_text(f"inference:next:{SECRET}\n")
     assert whose(ring, f"Bearer {SHOP}") == "inference shop"
+
+
+def test_a_keyring_that_follows_another_knows_its_keys_whatever_the_file_is_now(file: Path) -> None:
+    file.write_text(f"inference:shop:{SHOP}\n")
+    first = keyring(file=file)
+    file.write_text("inference:shop\n")
+    second = Keyring(Settings(keys_file=file), first.keys())
+    assert whose(second, f"Bearer {SHOP}") == "inference shop"
+    file.write_text("# nobody\n")
+    third = Keyring(Settings(keys_file=file), first.keys())
+    for ring in (first, third, Keyring(Settings(keys_file=file), third.keys())):
+        assert ring.has("inference"), "what a key closed stays closed"
+        assert whose(ring, f"Bearer {SHOP}") == whose(ring, "Bearer ") == whose(ring, "") == "nobody"
+    file.write_text(f"inference:next:{SHOP}\n")
+    assert whose(third, f"Bearer {SHOP}") == "inference next"

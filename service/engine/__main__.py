@@ -28,18 +28,20 @@ def main() -> int:
 
     selection = Selection(ModelStore(order.settings.model_store), order.settings, order.served)
     counts = telemetry.Telemetry(telemetry.SharedValues(order.counts, "engine"))
+    engine = Engine(selection, order.settings, control, board, counts)
     try:
-        engine = Engine(selection, order.settings, control, board, counts)
         engine.run()
     except FoldserveError as refused:
         log.error("%s", refused)  # noqa: TRY400 - it is written for people
         return REFUSED
     except Exception:
         log.exception("the engine failed")
-        return 1
+        status = 1
+    else:
+        status = 0
     if engine.is_loading:
-        os._exit(0)  # an interpreter that ends would stop the thread in the middle of torch
-    return 0
+        os._exit(status)  # an interpreter that ends would stop the thread in the middle of torch
+    return status
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from service.engine.control import Control, Kind, Message, close_all, kept
+from service.keyring import Key
 from service.settings import Settings
 
 REFUSED = 3
@@ -37,6 +38,8 @@ class Order(BaseModel):
     """The folder in which all processes count."""
     served: list[tuple[str, int]] | None = None
     """Of an engine in the place of another: the models and versions that were served; None: as selected."""
+    keys: list[Key] | None = None
+    """Of a worker: those that were valid last, whatever the file of keys holds now."""
     cores: list[int] | None = None
     """Those that it may run on; None leaves that as it is."""
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from service.engine.card import ModelCard
     from service.engine.placement import Placement
+    from service.keyring import Keyring
     from service.settings import Settings
     from service.telemetry import Telemetry
 
@@ -43,6 +44,7 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
+        keyring: Keyring,
         listening: Sequence[socket.socket],
         placement: Placement,
         telemetry: Telemetry,
@@ -50,6 +52,7 @@ class Supervisor:
         greet: Callable[[list[ModelCard]], None],
     ) -> None:
         self._settings = settings
+        self._keyring = keyring
         self._listening = list(listening)
         self._placement = placement
         self._telemetry = telemetry
@@ -134,6 +137,7 @@ class Supervisor:
         backoff = Backoff(self._settings.max_restarts)
         while not self._ending.is_set():
             order = self._order(number, self._placement.worker_cores)
+            order = order.model_copy(update={"keys": self._keyring.keys()})
             socket_descriptor = self._listening[number].fileno()
             worker = await self._started(_WORKER, order, self._board_descriptor, socket_descriptor)
             self._roster.enter_worker(number, worker)

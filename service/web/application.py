@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from service import __version__
-from service.keyring import Keyring
 from service.web import (
     problems,
     routes_health,
@@ -26,10 +25,11 @@ from service.web.shortcut import Shortcut
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from service.keyring import Keyring
     from service.web.context import Parts
 
 
-def compose(parts: Parts) -> ASGIApp:
+def compose(parts: Parts, keyring: Keyring) -> ASGIApp:
     """The web application over its parts, with its limits around it."""
     app = FastAPI(
         title="foldserve",
@@ -51,4 +51,4 @@ def compose(parts: Parts) -> ASGIApp:
     problems.install(app)
     settings = parts.settings
     limited = BodyLimit(Shortcut(app), settings.max_body_bytes, settings.max_held_bytes)
-    return Gate(limited, Keyring(settings), parts.telemetry)
+    return Gate(limited, keyring, parts.telemetry)

@@ -52,7 +52,7 @@ def define_missing() -> None:
 def environment() -> dict[str, str]:
     """What a process needs in its environment to import torchvision as this one does."""
     torchvision_models()
-    if not _kept_alive:  # its operators are there
+    if import_module("torchvision.extension")._has_ops():
         return {}
     folder = str(Path(__file__).parent / "site")
     return {"PYTHONPATH": os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))}

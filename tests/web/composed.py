@@ -12,6 +12,7 @@ from service.engine import card as cards
 from service.engine.change import Change, Settled
 from service.engine.client import EngineClient
 from service.engine.control import Kind, Message
+from service.keyring import Keyring
 from service.settings import Settings
 from service.telemetry import Telemetry
 from service.web.application import compose
@@ -61,4 +62,4 @@ def composed(**settings: Any) -> Iterator[Composed]:
     client.hear(Message(Kind.READY))
     telemetry = Telemetry()
     with ThreadPoolExecutor(1) as decoders:
-        yield Composed(compose(Parts(client, chosen, telemetry, decoders)), telemetry, asked)
+        yield Composed(compose(Parts(client, chosen, telemetry, decoders), Keyring(chosen)), telemetry, asked)

@@ -17,6 +17,7 @@ from service.engine.card import ModelCard, ModelFacts
 from service.engine.client import EngineClient
 from service.engine.control import Kind, Message
 from service.inspection.layer_stats import LayerStats
+from service.keyring import Keyring
 from service.settings import Settings
 from service.store.manifest import Input, Manifest, Output, Weights
 from service.telemetry import Telemetry
@@ -83,7 +84,7 @@ def ask(path: str, *loaded: ModelCard, accept: str = "*/*", **headers: str) -> h
             client.hear(Message(Kind.CARD, number, descriptors=(cards.write(card),)))
         client.hear(Message(Kind.READY))
         with ThreadPoolExecutor(1) as decoders:
-            app = compose(Parts(client, settings, Telemetry(), decoders))
+            app = compose(Parts(client, settings, Telemetry(), decoders), Keyring(settings))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
                 return await http.get(path, headers={"accept": accept, **headers})
