@@ -122,11 +122,11 @@ ARROWS: dict[str, set[str]] = {
     # The supervisor's side, and what it starts
     "engine.backoff": set(),
     "engine.placement": {"plan.cores", "settings"},
-    "engine.child": {"engine.control", "settings"},
+    "engine.child": {"engine.control", "keyring", "settings"},
     "engine.supervisor": {
         *("engine.backoff", "engine.board", "engine.card", "engine.child", "engine.control"),
         *("engine.placement", "engine.poller", "engine.roster", "engine.selection", "engine.watch"),
-        *("store.model_store", "settings", "telemetry"),
+        *("store.model_store", "keyring", "settings", "telemetry"),
     },
     "engine.poller": {"engine.change", "engine.selection", "errors"},
     "engine.changes": {"engine.change", "engine.child", "engine.control", "errors"},
@@ -158,7 +158,7 @@ ARROWS: dict[str, set[str]] = {
         *("web", "web.gate", "web.routes_repository", "keyring"),
     },
     "web.worker": {
-        *("web", "engine.board", "engine.child", "engine.client", "engine.control", "telemetry"),
+        *("web", "engine.board", "engine.child", "engine.client", "engine.control", "keyring", "telemetry"),
     },
     "web.__main__": {"web.worker", "engine.allocator", "engine.board", "engine.child", "telemetry"},
     "app": {
