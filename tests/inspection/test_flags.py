@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.inspection.flag import Flag, Lost, Surroundings
 from service.inspection.flags import flags
@@ -268,6 +270,23 @@ def test_a_norm_without_weight_and_bias_is_looked_at_as_one_of_1_and_0() -> None
     assert flags(vectors, EPS, RELU) == []
     vectors["running_var"][2] = 1e-12
     assert [flag.flag for flag in flags(vectors, EPS, RELU)] == ["eps_dominates", "outlier_gain"]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(*[st.floats(width=32)] * 4), min_size=1, max_size=6),
+    st.sampled_from([0.0, 1e-12, 1e-5, 1.0]),
+    st.sampled_from([None, "relu"]),
+)
+def test_any_numbers_have_flags_that_json_can_hold(
+    rows: list[tuple[float, ...]], eps: float, activation: str | None
+) -> None:
+    names = ("running_mean", "running_var", "weight", "bias")
+    vectors = dict(zip(names, np.array(rows, np.float32).T, strict=True))
+    for flag in flags(vectors, eps, Surroundings(activation)):
+        assert math.isfinite(flag.value)
+        assert 1 <= flag.count <= len(rows)
+        assert flag.channels == sorted(set(flag.channels) & set(range(len(rows))))
 
 
 def test_float16_vectors_are_looked_at_in_float64() -> None:
