@@ -56,7 +56,7 @@ class FoldedGraph:
     computes; None where the chain went into what reads it."""
     exact: Mapping[str, Tensor] = field(default_factory=dict)
     """By the names of these nodes of the folded graph, and of its answer, samples of their values in float64
-    for the reference's rows."""
+    for the reference's first row."""
 
     @property
     def places_now(self) -> list[str]:
@@ -104,7 +104,7 @@ def fold_graph(reference: Reference, precision: torch.dtype = torch.float32) -> 
     undone: dict[int, str] = {}
     while True:
         folded = _folded(reference.captured, precision, undone)
-        samples = Samples(folded.places_now)
+        samples = Samples(folded.places_now, len(reference.rows))
         mistake = miscomputes(reference, folded.module, samples)
         if mistake is None:
             return replace(folded, exact=samples.values)

@@ -34,18 +34,19 @@ class LayerError(NamedTuple):
 
 @torch.inference_mode()
 def layer_errors(reference: Reference, folded: FoldedGraph, precision: torch.dtype) -> dict[str, LayerError]:
-    """By a norm's name: the folded graph in `precision` against itself in float64, on the reference's rows.
+    """By a norm's name: the folded graph in `precision` against itself in float64, on a row.
 
-    In float64 it is the unfolded graph, as its answers have shown. Both run as ATen calls, and up to 4,096
-    values of a layer are compared. A place counts only where the unfolded graph, in float32, has the same
-    values, so that they are a norm's output; where they are not, the next place behind it counts.
+    The row is the reference's first. In float64 the folded graph is the unfolded one, as its answers have
+    shown. Both run as ATen calls, and up to 4,096 values of a layer are compared. A place counts only where
+    the unfolded graph, in float32, has the same values, so that they are a norm's output; where they are
+    not, the next place behind it counts.
     """
     captured = reference.captured.module
     places = {here: there for here, there in folded.places.values() if there}
     places[_answer(captured.graph).name] = _answer(folded.module.graph).name
-    unfolded, served = Samples(places), Samples(places.values())
-    compute(captured, reference.rows, torch.float32, unfolded)
-    compute(folded.module, reference.rows, precision, served)
+    unfolded, served = Samples(places, 1), Samples(places.values(), 1)
+    compute(captured, reference.rows[:1], torch.float32, unfolded)
+    compute(folded.module, reference.rows[:1], precision, served)
     errors = {
         here: relative_error(folded.exact[there], served.values[there])
         for here, there in places.items()
