@@ -11,7 +11,9 @@ BENCH ?= benchmarks/engine.py
 PYTEST_ARGS ?=
 PROCESSES ?= 2
 SOAK_SECONDS ?= 600
-OF_THE_IMAGE ?= tests/e2e
+# The end-to-end tests of what a container could change: processes, signals, memory, files, the network.
+OF_THE_IMAGE ?= $(patsubst %,tests/e2e/test_%.py,bad_input drain hangs infer inspection killed lifecycle predict \
+    protocol_routes signals versions)
 export TORCH_INDEX IMAGE BASE
 
 VENV := .venv
@@ -42,6 +44,7 @@ help:
 	@echo '  PYTEST_ARGS=...       more arguments for pytest'
 	@echo '  PROCESSES=2           how many run the tests'
 	@echo '  SOAK_SECONDS=600      how long make soak takes'
+	@echo '  OF_THE_IMAGE=tests/e2e   every end-to-end test against the image, not only those of what a container could change'
 
 serve: $(SERVES)
 	@exec $(BIN)/foldserve serve

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,8 +34,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_of_the_tree(item: pytest.Item) -> bool:
-    name = item.nodeid.partition("tests/e2e/")[2].partition("[")[0]
-    return name in NOT_OF_THE_IMAGE or item.path.name in NOT_OF_THE_IMAGE
+    test = item.nodeid.rpartition("/")[2].partition("[")[0]
+    is_left_out = test in NOT_OF_THE_IMAGE or item.path.name in NOT_OF_THE_IMAGE
+    return is_left_out and item.path.parent == Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)
