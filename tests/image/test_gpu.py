@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .conftest import serving
-from .container import NVIDIA, DockerImage
+from .container import NVIDIA
+from .docker import DockerImage
 from .test_running import DIGITS
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from tests.e2e.server import free_port, until
 from tests.e2e.stores import copied
 
 from .conftest import serving
-from .container import PATIENCE, SHM_MIB, DockerImage, output_of
+from .container import PATIENCE, SHM_MIB, output_of
+from .docker import DockerImage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
