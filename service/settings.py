@@ -84,6 +84,19 @@ class Settings(BaseSettings):
         5,
         description="Deaths of a process within ten minutes after which it is replaced; one more is the end.",
     )
+    drift: Literal["off", "input", "all"] = Field(
+        "all",
+        description="Norms at which a sample of live rows is looked at: the first third, or the last too.",
+    )
+    drift_share: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.01, description="Of the device's time for that, at most."
+    )
+    drift_threshold: Annotated[float, Field(gt=0, le=10)] = Field(
+        0.005, description="The least score that counts as drift from a baseline."
+    )
+    baselines: str = Field(
+        "", description="Folder for baselines, <model>/<version>/ in it; empty: beside the weights."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How it is logged.")
 

@@ -11,6 +11,7 @@ from service.engine import allocator
 from service.engine.board import Board
 from service.engine.child import REFUSED, begin
 from service.errors import FoldserveError
+from service.inspection.notices import Notices
 from service.store.model_store import ModelStore
 
 log = logging.getLogger("foldserve.engine")
@@ -27,7 +28,8 @@ def main() -> int:
 
     counts = telemetry.Telemetry(telemetry.SharedValues(order.counts, "engine"))
     try:
-        Engine(ModelStore(order.settings.model_store), order.settings, control, board, counts).run()
+        store, notices = ModelStore(order.settings.model_store), Notices(order.counts)
+        Engine(store, order.settings, control, board, counts, notices).run()
     except FoldserveError as refused:
         log.error("%s", refused)  # noqa: TRY400 - it is written for people
         return REFUSED

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,9 @@ from service.engine import card
 from service.engine.control import Kind, Message
 from service.engine.doorbell import Outcome
 from service.engine.loading import load
+from service.engine.sampler import Sampler
 from service.engine.switchboard import Switchboard
+from service.engine.watching import Wanted
 from service.errors import InvalidConfiguration
 from service.plan import device
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from service.engine.card import ModelFacts
     from service.engine.control import Control
     from service.engine.linked_job import LinkedJob
+    from service.inspection.notices import Notices
     from service.plan.plan import Plan
     from service.settings import Settings
     from service.store.model_store import ModelStore, StoredModel
@@ -46,8 +50,15 @@ class Engine:
     """Loads what the settings name, then answers over its links until it is told to stop."""
 
     def __init__(
-        self, store: ModelStore, settings: Settings, control: Control, board: Board, telemetry: Telemetry
+        self,
+        store: ModelStore,
+        settings: Settings,
+        control: Control,
+        board: Board,
+        telemetry: Telemetry,
+        notices: Notices | None = None,
     ) -> None:
+        """`notices`: where the drift of live rows is told; None: it is not looked at."""
         self._store = store
         self._settings = settings
         self._control = control
@@ -57,6 +68,7 @@ class Engine:
         self._plans: dict[ModelKey, Plan] = {}
         self._models: list[ModelFacts] = []
         self._switchboard = Switchboard(control, self._queue, self._models)
+        self._sampler = Sampler(settings.drift_share, notices, telemetry)
 
     def run(self) -> None:
         """Load, then serve; raises what a model or a setting is refused for."""
@@ -100,6 +112,7 @@ class Engine:
             max_batch=self._settings.max_batch or None,
             threads=self._settings.threads,
             tune=self._settings.tune,
+            watch=self._wanted(),
         )
         key = loaded.card.key
         self._plans[key] = loaded.plan
@@ -108,6 +121,16 @@ class Engine:
         self._control.send(Message(Kind.CARD, len(self._models), descriptors=(descriptor,)))
         os.close(descriptor)
         self._models.append(loaded.card.facts)
+        self._sampler.begin(key, loaded.watching)
+
+    def _wanted(self) -> Wanted | None:
+        """How live rows are looked at."""
+        chosen = self._settings
+        if chosen.drift == "off":
+            return None
+        return Wanted(
+            chosen.drift, chosen.drift_threshold, Path(chosen.baselines) if chosen.baselines else None
+        )
 
     # --- serving
 
@@ -118,9 +141,12 @@ class Engine:
             self._drop(job)
         if decision.run:
             self._run(decision.run)
+            self._sampler.work(busy=True)
             return 0.0
         self._switchboard.flush()
         self._board.engine.rows = 0
+        if self._sampler.work(busy=decision.wait_s is not None):
+            return 0.0
         return _HEARTBEAT_S if decision.wait_s is None else min(decision.wait_s, _HEARTBEAT_S)
 
     def _run(self, batch: Sequence[Part[LinkedJob]]) -> None:
@@ -165,6 +191,8 @@ class Engine:
             part.job.outputs[part.start : part.stop] = answers[first : first + size]
             first += size
             self._count(part, started, seconds, len(rows))
+        # Before the replies go: from then on the rows' memory may be somebody else's.
+        self._sampler.see(key, rows, answers)
         # Before anybody hears of it: who has an answer may ask at once how many batches there were.
         self._telemetry.batch(key.model, key.version, len(rows))
         self._switchboard.flush()

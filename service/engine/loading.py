@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from service.engine import allocator, golden, memory, unfolded
+from service.engine import allocator, golden, memory, unfolded, watching
 from service.engine.card import ModelCard, ModelFacts
 from service.engine.stopwatch import Stopwatch
 from service.errors import InvalidManifest
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, fx
 
-    from service.engine.unfolded import Origin
+    from service.engine.unfolded import Origin, Unfolded
+    from service.engine.watching import Wanted, Watching
     from service.graph.parity import Expected
     from service.graph.report import FoldReport, NormOutcome
     from service.network.batch_norm import BatchNorm
     from service.store.model_store import StoredModel
 
+
+log = logging.getLogger("foldserve.engine")
 
 _TIMED_ROWS = 8
 
@@ -48,6 +52,8 @@ class Loaded:
 
     plan: Plan
     card: ModelCard
+    watching: Watching | None = None
+    """What looks at its live rows; None where nothing does."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class _Folded:
     expected: Expected
     origin: Origin
     norms: dict[str, BatchNorm]
+    watching: Watching | None
 
 
 def load(
@@ -70,6 +77,7 @@ def load(
     tune: bool = False,
     free: float | None = None,
     check_golden: bool = True,
+    watch: Wanted | None = None,
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
 
@@ -80,14 +88,15 @@ def load(
     device has not got, `StoreError` for what is wrong on disk and `ModelRefused` for a network that must
     not be served: one that does not fit into the `free` bytes (None: into what the machine and the device
     have left), norms with batch statistics, or parity that does not hold, be it on the golden inputs, which
-    are looked at unless `check_golden` is False.
+    are looked at unless `check_golden` is False. With `watch` what of the network looks at live rows
+    is kept.
     """
     manifest, step = stored.manifest, Stopwatch()
     computed = PRECISIONS[precision or manifest.serving.precision].on(device)
     memory.require_room(stored, memory.free_bytes() if free is None else free, free_bytes(device))
     labels = stored.labels()
     with allocator.giving_back():
-        graph, folded = _folded(stored, computed, step)
+        graph, folded = _folded(stored, computed, step, device, watch)
         with step("tune" if tune else "lower"):
             if device.type == "cpu" and not threads and not tune:
                 use_threads(worthwhile(graph.graph, torch.get_num_threads()))
@@ -120,7 +129,7 @@ def load(
         threads=plan.threads,
         tuned=tune and device.type == "cpu",
         preprocessing=plan.preprocessing,
-        memory=plan.memory,
+        memory=plan.memory | ({"drift": folded.watching.observation.nbytes} if folded.watching else {}),
         torch_version=torch.__version__,
         layers=_layers(folded.norms, vectors, report),
         fold=report.as_dict(),
@@ -128,10 +137,12 @@ def load(
         plan=[asdict(step) for step in plan.programs[-1].steps],
         seconds=step.seconds,
     )
-    return Loaded(plan, ModelCard(facts, vectors))
+    return Loaded(plan, ModelCard(facts, vectors), folded.watching)
 
 
-def _folded(stored: StoredModel, computed: Precision, step: Stopwatch) -> tuple[fx.GraphModule, _Folded]:
+def _folded(
+    stored: StoredModel, computed: Precision, step: Stopwatch, device: torch.device, watch: Wanted | None
+) -> tuple[fx.GraphModule, _Folded]:
     source = unfolded.read(stored, step)
     with step("fold"):
         folded = fold_graph(source.reference, computed.dtype)
@@ -139,6 +150,7 @@ def _folded(stored: StoredModel, computed: Precision, step: Stopwatch) -> tuple[
         called = norms(source.network)
         called |= written_norms(source.reference.captured, called)
         origin = source.origin
+        watched = _watched(stored, source, called, device, watch) if watch else None
         del source
         # Graphs and their modules hold each other: without a collection three copies of the weights would
         # lie beside the plan's own.
@@ -146,7 +158,22 @@ def _folded(stored: StoredModel, computed: Precision, step: Stopwatch) -> tuple[
         graph, report = astype(folded.module, computed.dtype), folded.report
         del folded
         gc.collect()
-    return graph, _Folded(report, expected, origin, called)
+    return graph, _Folded(report, expected, origin, called, watched)
+
+
+def _watched(
+    stored: StoredModel,
+    source: Unfolded,
+    called: Mapping[str, BatchNorm],
+    device: torch.device,
+    wanted: Wanted,
+) -> Watching | None:
+    """What looks at live rows; None where that cannot be, which is no reason not to serve."""
+    try:
+        return watching.of(stored, source.reference.captured, called, device, wanted)
+    except Exception:
+        log.exception("%s: live rows are not looked at", stored)
+        return None
 
 
 def _lowered(

@@ -1,0 +1,110 @@
+"""The sampler: a few of the rows that are answered also run through the unfolded network, as time allows.
+
+It belongs to the engine's thread, does a small piece of work whenever it is asked to, and never raises: what
+goes wrong in it is logged and counted, and requests are answered as before.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from service.engine.budget import Budget
+from service.engine.observer import Observer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from service.batching.job import ModelKey
+    from service.engine.watching import Watching
+    from service.inspection.notices import Notices
+    from service.telemetry import Telemetry
+
+log = logging.getLogger("foldserve.engine")
+
+_PIECE_S = 0.0005
+_BUSY_SHARE = 0.1
+"""Of the time that it may take, what it takes even though rows wait."""
+_FAILURES = 3
+"""In a row, after which a version is looked at no more."""
+_BROKE = "%s/%s: looking at live rows failed"
+
+
+class Sampler:
+    """Looks at all versions that it was told of."""
+
+    def __init__(self, share: float, notices: Notices | None, telemetry: Telemetry) -> None:
+        """`share`: of the device's time, at most. Without `notices` nothing is looked at."""
+        self._notices = notices
+        self._telemetry = telemetry
+        self._budgets = {False: Budget(share), True: Budget(share * _BUSY_SHARE)}
+        # The mutable state: what is looked at, and whose turn it is.
+        self._observers: dict[ModelKey, Observer] = {}
+        if notices:
+            notices.clear()
+
+    def begin(self, key: ModelKey, watching: Watching | None) -> None:
+        """Look at the rows of a version that was loaded; None: not at this one's."""
+        if watching is None or self._notices is None:
+            return
+        try:
+            self._observers[key] = Observer(key, watching, self._budgets[False].share)
+            self._notices.put_up(watching.drift.report)
+        except Exception:
+            log.exception("%s/%s: live rows are not looked at", *key)
+            self._observers.pop(key, None)
+            self._telemetry.drift_failed(*key)
+
+    def end(self, key: ModelKey) -> None:
+        """Forget a version that was unloaded, and all that was kept for it."""
+        if self._observers.pop(key, None) and self._notices:
+            self._notices.take_down(*key)
+
+    def see(self, key: ModelKey, rows: np.ndarray, answers: np.ndarray, client: int = 0) -> None:
+        """Take a sample of rows that are about to be answered; rows and answers `[N, ...]`."""
+        observer = self._observers.get(key)
+        if observer is None:
+            return
+        try:
+            observer.see(rows, answers, client)
+        except Exception:
+            log.exception(_BROKE, *observer.key)
+            self._broke(observer)
+
+    def work(self, *, busy: bool) -> bool:
+        """Do a piece of work, if there is one and time for it; whether there may be more to do now.
+
+        `busy`: rows wait, and only what must be done is done.
+        """
+        budget = self._budgets[busy]
+        if not self._observers or not budget.has_some(time.monotonic()):
+            return False
+        observer = next((observer for observer in self._observers.values() if observer.has_work), None)
+        if observer is None:
+            return False
+        started = time.monotonic()
+        try:
+            report = observer.work(started + _PIECE_S)
+            if report is not None and self._notices:
+                self._notices.put_up(report.report)
+        except Exception:
+            log.exception(_BROKE, *observer.key)
+            self._broke(observer)
+        spent = time.monotonic() - started
+        for each in self._budgets.values():
+            each.spend(spent)
+        self._telemetry.drift_seconds(*observer.key, spent)
+        # The next piece is another version's, if it has one.
+        if observer.key in self._observers:
+            self._observers[observer.key] = self._observers.pop(observer.key)
+        return True
+
+    def _broke(self, observer: Observer) -> None:
+        observer.failures += 1
+        observer.give_up_rows()
+        self._telemetry.drift_failed(*observer.key)
+        if observer.failures >= _FAILURES and self._notices:
+            self._observers.pop(observer.key, None)
+            observer.drift.fail()
+            self._notices.put_up(observer.drift.report)
