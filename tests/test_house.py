@@ -59,9 +59,19 @@ ARROWS: dict[str, set[str]] = {
     "engine.memory": {"plan.cgroup", "store.model_store", "errors"},
     "engine.unfolded": {"engine.stopwatch", "graph", "network", "store", "errors"},
     "engine.golden": {"engine.stopwatch", "graph", "store", "errors"},
+    "engine.watching": {"plan", "graph", "network", "store", "inspection"},
+    "engine.budget": set(),
+    "engine.observer": {
+        *("engine.budget", "engine.linked_job", "engine.watching", "inspection", "batching.job"),
+    },
+    "engine.sampler": {
+        *("engine.budget", "engine.linked_job", "engine.observer", "engine.watching", "inspection"),
+        *("batching.job", "telemetry"),
+    },
     "engine.loading": {
         *(
             "engine.golden",
+            "engine.watching",
             "engine.unfolded",
             "engine.stopwatch",
             "engine.allocator",
@@ -75,10 +85,15 @@ ARROWS: dict[str, set[str]] = {
         *("engine.golden", "engine.loading", "engine.stopwatch", "engine.unfolded", "plan", "graph"),
         *("inputs", "store", "settings", "console", "errors"),
     },
+    "calibration": {
+        *("engine.stopwatch", "engine.unfolded", "engine.watching", "evaluation.batches"),
+        *("evaluation.pictures", "plan", "graph", "network", "inspection", "store", "settings"),
+        *("console", "errors"),
+    },
     "engine.engine": {
         *("engine.loading", "engine.board", "engine.card", "engine.control", "engine.doorbell"),
-        *("engine.linked_job", "engine.switchboard", "plan", "batching", "store.model_store"),
-        *("settings", "telemetry", "errors"),
+        *("engine.linked_job", "engine.sampler", "engine.switchboard", "engine.watching", "plan", "batching"),
+        *("store.model_store", "inspection", "settings", "telemetry", "errors"),
     },
     "importing": {
         *("console", "engine.card", "engine.loading", "engine.unfolded", "engine.stopwatch", "plan.device"),
@@ -96,7 +111,7 @@ ARROWS: dict[str, set[str]] = {
     "engine.watch": {"engine.board"},
     "engine.__main__": {
         *("engine.allocator", "engine.board", "engine.child", "engine.engine"),
-        *("store.model_store", "telemetry", "errors"),
+        *("inspection", "store.model_store", "telemetry", "errors"),
     },
     "web": {
         *(
@@ -111,29 +126,47 @@ ARROWS: dict[str, set[str]] = {
         *("settings", "telemetry", "errors"),
     },
     "web.worker": {
-        *("web", "engine.board", "engine.child", "engine.client", "engine.control", "telemetry"),
+        *(
+            "web",
+            "engine.board",
+            "engine.child",
+            "engine.client",
+            "engine.control",
+            "inspection",
+            "telemetry",
+        ),
     },
     "web.__main__": {"web.worker", "engine.allocator", "engine.board", "engine.child", "telemetry"},
     "app": {"engine.card", "engine.placement", "engine.supervisor", "settings", "telemetry", "errors"},
     "cli": {
         *("app", "engine.card", "engine.loading", "engine.unfolded", "engine.allocator"),
-        *("inspection", "importing", "evaluation.command", "console", "network", "graph"),
+        *(
+            "inspection",
+            "importing",
+            "evaluation.command",
+            "calibration.command",
+            "console",
+            "network",
+            "graph",
+        ),
         *("plan.device", "plan.openmp", "plan.plan", "plan.preprocessing", "store", "settings", "errors"),
     },
     "__main__": {"cli"},
 }
 MAY_IMPORT_TORCH = (
     *("plan", "graph", "network", "store.weights", "store.payloads", "engine.engine", "engine.golden"),
-    *("engine.loading", "engine.unfolded", "importing", "evaluation"),
+    *("engine.loading", "engine.unfolded", "engine.watching", "importing", "evaluation", "calibration"),
 )
 WITHOUT_TORCH = (
     *("web", "inputs", "protocol", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
     *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),
     *("evaluation.command", "evaluation.pictures", "evaluation.batches", "console"),
+    *("calibration.command", "calibration.gallery"),
     *("store.manifest", "store.model_store", "store.program", "store.golden"),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),
     *("engine.link", "engine.linked_job", "engine.run", "engine.switchboard"),
+    *("engine.budget", "engine.observer", "engine.sampler", "store.baseline"),
     "engine.__main__",  # until it begins: what loads torch comes behind its order
 )
 BANNED_WORDS = {"manager", "handler", "helper", "helpers", "utils", "util", "common", "base", "misc"}

@@ -192,7 +192,7 @@ class Engine:
             first += size
             self._count(part, started, seconds, len(rows))
         # Before the replies go: from then on the rows' memory may be somebody else's.
-        self._sampler.see(key, rows, answers)
+        self._sampler.see(key, rows, answers, batch)
         # Before anybody hears of it: who has an answer may ask at once how many batches there were.
         self._telemetry.batch(key.model, key.version, len(rows))
         self._switchboard.flush()

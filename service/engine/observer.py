@@ -15,7 +15,10 @@ import numpy as np
 from service.engine.budget import Rate
 
 if TYPE_CHECKING:
-    from service.batching.job import ModelKey
+    from collections.abc import Sequence
+
+    from service.batching.job import ModelKey, Part
+    from service.engine.linked_job import LinkedJob
     from service.engine.watching import Watching
     from service.inspection.drift import Drift
     from service.inspection.drift_report import DriftReport
@@ -68,11 +71,12 @@ class Observer:
         """Whether a row waits or is under way."""
         return bool(self._waiting) or self.is_running
 
-    def see(self, rows: np.ndarray, answers: np.ndarray, client: int) -> None:
+    def see(self, rows: np.ndarray, answers: np.ndarray, batch: Sequence[Part[LinkedJob]]) -> None:
         """Draw from the rows of one batch: every row has the same chance, as far as the rate is steady."""
         self._rate.count(len(rows))
         while self._skip < len(rows):
-            self._draw(rows[self._skip : self._skip + 1], answers[self._skip], client)
+            number = self._skip
+            self._draw(rows[number : number + 1], answers[number], _client(batch, number))
             self._skip += 1 + self._gap()
         self._skip -= len(rows)
 
@@ -148,6 +152,15 @@ class Observer:
             self._observation.finished()
             whole += time.monotonic() - started
         return max(whole, 1e-6), max(1, min(_MOST_ROWS, int(_LONGEST_CALL_S / max(longest, 1e-9))))
+
+
+def _client(batch: Sequence[Part[LinkedJob]], row: int) -> int:
+    """Whose row it is."""
+    for part in batch:
+        row -= part.stop - part.start
+        if row < 0:
+            return part.job.client
+    return 0
 
 
 def _log_change(key: ModelKey, before: str, report: DriftReport) -> None:

@@ -14,9 +14,12 @@ from service.engine.budget import Budget
 from service.engine.observer import Observer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
-    from service.batching.job import ModelKey
+    from service.batching.job import ModelKey, Part
+    from service.engine.linked_job import LinkedJob
     from service.engine.watching import Watching
     from service.inspection.notices import Notices
     from service.telemetry import Telemetry
@@ -61,13 +64,15 @@ class Sampler:
         if self._observers.pop(key, None) and self._notices:
             self._notices.take_down(*key)
 
-    def see(self, key: ModelKey, rows: np.ndarray, answers: np.ndarray, client: int = 0) -> None:
-        """Take a sample of rows that are about to be answered; rows and answers `[N, ...]`."""
+    def see(
+        self, key: ModelKey, rows: np.ndarray, answers: np.ndarray, batch: Sequence[Part[LinkedJob]]
+    ) -> None:
+        """Take a sample of a batch that is about to be answered; rows and answers `[N, ...]`."""
         observer = self._observers.get(key)
         if observer is None:
             return
         try:
-            observer.see(rows, answers, client)
+            observer.see(rows, answers, batch)
         except Exception:
             log.exception(_BROKE, *observer.key)
             self._broke(observer)

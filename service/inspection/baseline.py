@@ -110,12 +110,13 @@ class Baseline:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], watched: Watched) -> Self:
-        """What `arrays` gave; raises `ValueError` where it is not of these norms."""
-        try:
-            found = cls(int(arrays["rows"]), *(arrays[name] for name in _NAMES[1:]))
-        except (KeyError, TypeError) as missing:
-            raise ValueError(f"it holds no baseline ({missing})") from None
+        """What `arrays` gave, as far as these norms go; raises `ValueError` where it is not of them."""
         channels, inputs = len(watched.mean), int(watched.channels_of("input").sum())
+        try:
+            found = cls(int(arrays["rows"].flat[0]), *(arrays[name] for name in _NAMES[1:]))
+            found = replace(found, mean=found.mean[:channels], var=found.var[:channels])
+        except (KeyError, TypeError, IndexError) as missing:
+            raise ValueError(f"it holds no baseline ({missing})") from None
         classes = found.class_rows.shape
         shapes = {
             "mean": (channels,),

@@ -34,6 +34,11 @@ _MEANINGS: dict[State, str] = {
 _OTHER_CONTENT = " Only the last norms differ: other content or another class mix."
 
 
+def off(model: str, version: int) -> DriftReport:
+    """What is said of a version whose live rows are not looked at."""
+    return DriftReport(model=model, version=version, state="off", meaning=_MEANINGS["off"])
+
+
 class Drift:
     """Fills windows with rows and keeps the state that they amount to."""
 

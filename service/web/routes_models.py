@@ -12,6 +12,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.errors import InvalidQuery
+from service.inspection.drift import off
+from service.inspection.drift_report import DriftReport
 from service.inspection.layer_stats import histogram, with_derived
 from service.web.context import Context
 from service.web.problems import shortened
@@ -89,6 +91,15 @@ async def show_fold(context: Context, model: str, version: Version = None) -> Re
     """What became of every norm, and how exact the folded network is."""
     facts = context.client.card(model, version).facts
     return _json({"model": facts.model, "version": facts.version, **facts.fold})
+
+
+@router.get("/{model}/drift", response_model=DriftReport)
+async def show_drift(context: Context, model: str, version: Version = None) -> Response:
+    """Live rows against what the network was trained on, or against its baseline."""
+    key = context.client.card(model, version).key
+    report = context.notices.read(*key) if context.notices else None
+    content = (report or off(*key)).model_dump_json(by_alias=True)
+    return Response(content, media_type="application/json")
 
 
 @router.get("/{model}/layers", response_model=Layers)

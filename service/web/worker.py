@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from service.engine.client import EngineClient
 from service.engine.control import Kind, Message
+from service.inspection.notices import Notices
 from service.telemetry import SharedValues, Telemetry, watch_lag
 from service.web.application import compose
 from service.web.context import Parts
@@ -46,7 +47,8 @@ class Worker:
         client = EngineClient(settings, self._board, self._order.number)
         decoders = ThreadPoolExecutor(_decoders(), "decoder")
         telemetry = Telemetry(SharedValues(self._order.counts, f"worker-{self._order.number}"))
-        server = _Server(Parts(client, settings, telemetry, decoders), self._tell_up)
+        parts = Parts(client, settings, telemetry, decoders, Notices(self._order.counts))
+        server = _Server(parts, self._tell_up)
         asyncio.get_running_loop().add_reader(self._control.fileno(), self._obey, client, server)
         self._obey(client, server)  # a replacement knows of the engine before it is asked
         besides = [asyncio.create_task(_beat(client)), asyncio.create_task(watch_lag(telemetry))]
