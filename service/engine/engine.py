@@ -126,7 +126,7 @@ class Engine:
     def _wanted(self) -> Wanted | None:
         """How live rows are looked at."""
         chosen = self._settings
-        if chosen.drift == "off":
+        if chosen.drift == "off" or not self._sampler.is_on:
             return None
         return Wanted(
             chosen.drift, chosen.drift_threshold, Path(chosen.baselines) if chosen.baselines else None

@@ -47,6 +47,11 @@ class Sampler:
         if notices:
             notices.clear()
 
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is looked at."""
+        return self._notices is not None
+
     def begin(self, key: ModelKey, watching: Watching | None) -> None:
         """Look at the rows of a version that was loaded; None: not at this one's."""
         if watching is None or self._notices is None:
