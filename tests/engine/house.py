@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from service.inspection.notices import Notices
+
 SHIPPED = Path(__file__).parents[2] / "model_store"
 DIGITS = ModelKey("digits", 1)
 
@@ -30,7 +32,7 @@ DIGITS = ModelKey("digits", 1)
 class House:
     """An engine, the supervisor's end of its control socket, and the board."""
 
-    def __init__(self, folder: Path = SHIPPED, **settings: Any) -> None:
+    def __init__(self, folder: Path = SHIPPED, notices: Notices | None = None, **settings: Any) -> None:
         self.settings = Settings(**{"model_store": folder, "device": "cpu", "threads": 1, **settings})
         descriptor = boards.create(4)
         self.board = Board(descriptor)
@@ -38,7 +40,8 @@ class House:
         self.telemetry = Telemetry()
         self.control, theirs = Control.pair()
         self._theirs = Control(theirs)
-        self.engine = Engine(ModelStore(folder), self.settings, self._theirs, self.board, self.telemetry)
+        store, theirs = ModelStore(folder), self._theirs
+        self.engine = Engine(store, self.settings, theirs, self.board, self.telemetry, notices)
         self.said: list[Message] = []
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._live, daemon=True)
