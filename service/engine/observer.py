@@ -28,6 +28,8 @@ log = logging.getLogger("foldserve.engine")
 _LONGEST_CALL_S = 0.001
 _MOST_ROWS = 8
 _TELLS_EVERY_S = 1.0
+_LEARNS = 0.1
+"""How much the time of the last rows weighs in what a row is thought to take."""
 
 
 class _Sampled(NamedTuple):
@@ -54,6 +56,7 @@ class Observer:
         # The mutable state: how often rows come, which are drawn, which of them wait, the answers to those
         # under way, and how often in a row it failed.
         self.failures = 0
+        self._spent_s = 0.0
         self._rate = Rate()
         self._skip = 0
         self._drawn = 0
@@ -82,11 +85,17 @@ class Observer:
 
     def work(self, until: float) -> Drift | None:
         """Make a few calls for the rows under way, or begin with the next; the drift where there is news."""
+        started = time.monotonic()
         if not self.is_running:
             self._begin()
+            self._spent_s = time.monotonic() - started
             return None
         self._observation.run(until)
-        return None if self.is_running else self._finished()
+        done = None if self.is_running else self._finished()
+        self._spent_s += time.monotonic() - started
+        if not self.is_running:
+            self._row_s += (self._spent_s / len(self._answers) - self._row_s) * _LEARNS
+        return done
 
     def _finished(self) -> Drift | None:
         mean, var = self._observation.finished()

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 FROZEN_FLOOR = 0.05
 """The threshold without a baseline."""
 _WORST = 5
+_PATIENCE = 192
+"""Rows of a window that do not say enough, after which it is given up and the next may have twice as many.
+Rows before and after a change, in one window, look as if each was much like the one before it."""
+_MOST_PATIENCE = 64 * _PATIENCE
 
 _MEANINGS: dict[State, str] = {
     "off": "Live rows are not looked at.",
@@ -53,6 +57,7 @@ class Drift:
         self._frozen = Reference(watched.mean, watched.var, watched.rows)
         # The mutable state: the window that is being filled, what those before it came to, what is said.
         self._window = self._fresh()
+        self._patience = _PATIENCE
         self._hysteresis = Hysteresis()
         self.report = self._bare("warming")
 
@@ -71,9 +76,10 @@ class Drift:
         window.add(mean, var, classes)
         if window.is_complete():
             self.report, self._window = self._judged(window, now), self._fresh()
+            self._patience = _PATIENCE
             return True
-        if window.is_too_long:
-            self._window = self._fresh()
+        if window.rows >= self._patience:
+            self._window, self._patience = self._fresh(), min(2 * self._patience, _MOST_PATIENCE)
         self.report = self.report.model_copy(update={"collected": self._window.rows})
         return False
 

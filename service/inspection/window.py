@@ -21,7 +21,6 @@ ENOUGH_ROWS = 64
 """Of independent ones: with fewer nothing is said."""
 ENOUGH_ERROR = 0.1
 """The median standard error of delta, at the input, above which nothing is said either."""
-_LONGEST = 64 * ROWS
 _LOOKED_AT_EVERY = 16
 
 
@@ -88,11 +87,6 @@ class Window:
         self._looked_at = offered
         rows = self.effective_rows
         return rows >= ENOUGH_ROWS and self._error(rows) <= ENOUGH_ERROR
-
-    @property
-    def is_too_long(self) -> bool:
-        """Whether nothing comes of it: rows so alike that they never say enough."""
-        return self.quota.offered >= _LONGEST
 
     def judged(self, reference: Reference) -> Judgement:
         """This window against a reference."""

@@ -40,8 +40,9 @@ class House:
         self.telemetry = Telemetry()
         self.control, theirs = Control.pair()
         self._theirs = Control(theirs)
-        store, theirs = ModelStore(folder), self._theirs
-        self.engine = Engine(store, self.settings, theirs, self.board, self.telemetry, notices)
+        self.engine = Engine(
+            ModelStore(folder), self.settings, self._theirs, self.board, self.telemetry, notices
+        )
         self.said: list[Message] = []
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._live, daemon=True)

@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from service.engine import budget as budgets
 from service.engine.budget import Budget, Rate
 
 
@@ -31,7 +30,7 @@ def test_what_was_not_taken_is_saved_up_only_a_little() -> None:
 
 def test_the_rate_is_that_of_the_rows_that_came_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(budgets.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     rate = Rate()
     for _ in range(3000):
         now += 0.1
@@ -44,7 +43,7 @@ def test_the_rate_is_that_of_the_rows_that_came_of_late(monkeypatch: pytest.Monk
 
 
 def test_the_first_rows_are_not_taken_for_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budgets.time, "monotonic", lambda: 5.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 5.0)
     rate = Rate()
     rate.count(8)
     assert rate.per_second == 8

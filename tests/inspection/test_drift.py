@@ -195,6 +195,35 @@ def test_a_shift_that_costs_accuracy_is_drift_after_three_windows(digits: Digits
     assert states == ["drifting", "drifting", "ok"]
 
 
+def test_a_change_amid_a_window_is_seen_as_soon_as_one_at_its_beginning_but_for_that_window(
+    digits: Digits,
+) -> None:
+    """Rows before and after it, in one window, look as if each was much like the one before it."""
+    dark = digits.rows((digits.pixels * 0.38).astype(np.uint8))
+    drift, random, fed = digits.drift(digits.baseline), np.random.default_rng(6), 0
+    window(drift, digits.clean, digits.live)
+    feed(drift, digits.clean, digits.live[:60], 0)
+    while drift.report.state != "drifting":
+        feed(drift, dark, random.permutation(digits.live)[:16], fed)
+        fed += 16
+        assert fed <= 192 + 3 * (ROWS + 16)
+
+
+def test_rows_that_resemble_each_other_for_long_are_judged_in_the_end(digits: Digits) -> None:
+    drift, random = digits.drift(digits.baseline), np.random.default_rng(7)
+    for number in range(100):
+        feed(drift, digits.clean, np.repeat(random.choice(digits.live, 10), 16), number * 1000)
+    assert drift.report.windows >= 1
+    assert drift.report.n > 1500
+
+
+def feed(drift: Drift, rows: Rows, chosen: np.ndarray, first: int) -> None:
+    """Let rows come as if all were different, of clients of their own."""
+    for number, row in enumerate(chosen, first):
+        drift.window.quota.admits(b"%d" % number, number)
+        drift.add(rows.mean[row : row + 1], rows.var[row : row + 1], rows.classes[row : row + 1], 0.0)
+
+
 def test_a_shift_by_pixels_leaves_the_moments_of_the_first_norms_nearly_as_they_were(digits: Digits) -> None:
     """What drift cannot see: it costs a fifth of the accuracy and less than a blur that costs nothing."""
     moved, blurred = (

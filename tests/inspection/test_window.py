@@ -102,14 +102,6 @@ def test_rows_that_are_no_numbers_are_left_out() -> None:
     assert window.rows == 8
 
 
-def test_rows_that_never_say_enough_are_given_up_in_the_end() -> None:
-    window = Window(watched())
-    for _ in range(64 * ROWS):
-        assert not window.is_too_long
-        window.quota.admits(b"the same", 0)
-    assert window.is_too_long
-
-
 # Hysteresis
 
 
