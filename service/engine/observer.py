@@ -91,11 +91,12 @@ class Observer:
             self._spent_s = time.monotonic() - started
             return None
         self._observation.run(until)
-        done = None if self.is_running else self._finished()
+        is_through = not self._observation.is_running
+        news = self._finished() if is_through else None
         self._spent_s += time.monotonic() - started
-        if not self.is_running:
+        if is_through:
             self._row_s += (self._spent_s / len(self._answers) - self._row_s) * _LEARNS
-        return done
+        return news
 
     def _finished(self) -> Drift | None:
         mean, var = self._observation.finished()

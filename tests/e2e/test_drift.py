@@ -71,10 +71,10 @@ def test_a_service_says_how_far_live_rows_are_from_its_baseline(watched: Server,
     assert found["scores"]["input"] > 1
     assert all(channel["lambda"] < 0 < channel["z"] for channel in found["layers"][0]["worst"])
     metrics = watched.metrics()
-    assert metrics["foldserve_drift_state", "digits", "1", "drifting"] == 1
-    assert metrics["foldserve_drift_state", "digits", "1", "ok"] == 0
-    assert metrics["foldserve_drift_score", "digits", "1", "input"] > 1
-    assert metrics["foldserve_drift_threshold", "digits", "1", "input"] == 0.005
+    assert metrics["foldserve_drift_state", "digits", "drifting", "1"] == 1
+    assert metrics["foldserve_drift_state", "digits", "ok", "1"] == 0
+    assert metrics["foldserve_drift_score", "digits", "input", "1"] > 1
+    assert metrics["foldserve_drift_threshold", "digits", "input", "1"] == 0.005
     assert metrics["foldserve_drift_work_seconds_total", "digits", "1"] > 0
     assert watched.log.count("digits/1: drift state drifting, was ok") == 1
     send_until(watched, clean, "ok")
