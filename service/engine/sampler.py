@@ -6,12 +6,14 @@ goes wrong in it is logged and counted, and requests are answered as before.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
 
 from service.engine.budget import Budget
 from service.engine.observer import Observer
+from service.inspection.drift import unseen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +56,12 @@ class Sampler:
 
     def begin(self, key: ModelKey, watching: Watching | None) -> None:
         """Look at the rows of a version that was loaded; None: not at this one's."""
-        if watching is None or self._notices is None:
+        if self._notices is None:
             return
         try:
+            if watching is None:
+                self._notices.put_up(unseen(*key, "off"))
+                return
             self._observers[key] = Observer(key, watching, self._budgets[False].share)
             self._notices.put_up(watching.drift.report)
         except Exception:
@@ -66,8 +71,10 @@ class Sampler:
 
     def end(self, key: ModelKey) -> None:
         """Forget a version that was unloaded, and all that was kept for it."""
-        if self._observers.pop(key, None) and self._notices:
-            self._notices.take_down(*key)
+        self._observers.pop(key, None)
+        if self._notices:
+            with contextlib.suppress(OSError):
+                self._notices.take_down(*key)
 
     def see(
         self, key: ModelKey, rows: np.ndarray, answers: np.ndarray, batch: Sequence[Part[LinkedJob]]
@@ -117,4 +124,5 @@ class Sampler:
         if observer.failures >= _FAILURES and self._notices:
             self._observers.pop(observer.key, None)
             observer.drift.fail()
-            self._notices.put_up(observer.drift.report)
+            with contextlib.suppress(OSError):  # which may be what failed
+                self._notices.put_up(observer.drift.report)

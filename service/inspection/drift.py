@@ -38,9 +38,9 @@ _MEANINGS: dict[State, str] = {
 _OTHER_CONTENT = " Only the last norms differ: other content or another class mix."
 
 
-def off(model: str, version: int) -> DriftReport:
-    """What is said of a version whose live rows are not looked at."""
-    return DriftReport(model=model, version=version, state="off", meaning=_MEANINGS["off"])
+def unseen(model: str, version: int, state: State) -> DriftReport:
+    """What is said of a version of which no row was looked at: it is `off`, or still `warming`."""
+    return DriftReport(model=model, version=version, state=state, meaning=_MEANINGS[state])
 
 
 class Drift:

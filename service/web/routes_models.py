@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.errors import InvalidQuery
-from service.inspection.drift import off
+from service.inspection.drift import unseen
 from service.inspection.drift_report import DriftReport
 from service.inspection.layer_stats import histogram, with_derived
 from service.web.context import Context
@@ -98,7 +98,9 @@ async def show_drift(context: Context, model: str, version: Version = None) -> R
     """Live rows against what the network was trained on, or against its baseline."""
     key = context.client.card(model, version).key
     report = context.notices.read(*key) if context.notices else None
-    content = (report or off(*key)).model_dump_json(by_alias=True)
+    if report is None:  # the engine tells of each version that it loads, unless it looks at none
+        report = unseen(*key, "off" if context.settings.drift == "off" else "warming")
+    content = report.model_dump_json(by_alias=True)
     return Response(content, media_type="application/json")
 
 

@@ -99,5 +99,6 @@ def test_where_it_is_off_the_service_says_so(digits: Digits) -> None:
         found = drift(server)
         assert (found["state"], found["scores"], found["layers"]) == ("off", None, [])
         assert "drift" not in server.get("/v1/models/digits").json()["memory"]
-        assert not any(name.startswith("foldserve_drift_state") for name, *_ in server.metrics())
+        assert server.metric("foldserve_drift_state", "digits", "off", "1") == 1
+        assert not any(name == "foldserve_drift_score" for name, *_ in server.metrics())
         assert server.stop() == 0

@@ -210,6 +210,18 @@ def test_a_version_that_fails_three_times_in_a_row_is_looked_at_no_more(
     assert report.state == "failed"
 
 
+def test_notices_that_cannot_be_written_end_nothing(
+    watched: Watched, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched.draw_all()
+    tmp_path.joinpath(".fresh-drift").mkdir()
+    for _ in range(2):
+        watched.answer(PIXELS[:300], ANSWERS[:300])
+    assert "IsADirectoryError" in caplog.text
+    assert watched.counted("foldserve_drift_failures_total") >= 1
+    watched.sampler.end(DIGITS)
+
+
 def test_a_version_that_is_unloaded_is_forgotten(watched: Watched) -> None:
     watched.sampler.end(DIGITS)
     assert watched.notices.read("digits", 1) is None
@@ -256,5 +268,7 @@ def test_an_engine_with_drift_off_keeps_nothing(tmp_path: Path) -> None:
     house.engine._load_models()
     assert "drift" not in house.engine._models[0].memory
     assert house.engine._sampler._observers == {}
-    assert Notices(tmp_path).read("digits", 1) is None
+    report = Notices(tmp_path).read("digits", 1)
+    assert report is not None
+    assert report.state == "off"
     house.discard()
