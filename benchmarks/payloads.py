@@ -28,6 +28,8 @@ class Payload:
     dtype: Literal["uint8", "float32"]
     """Of the row that the network gets."""
     file: Path
+    varies: bool = False
+    """Whether no two requests send the same row: the first four bytes count."""
 
     @property
     def query(self) -> str:

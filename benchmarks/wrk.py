@@ -38,6 +38,15 @@ function done(summary, latency)
     latency:percentile(50), latency:percentile(99), table.concat(times, ",")))
 end
 """
+_VARY = """
+local count, rest = math.random(0, 65535), nil
+function request()
+  rest = rest or wrk.body:sub(5)
+  count = (count + 1) % 65536
+  local first = string.char(count % 256, math.floor(count / 256), 0, 63)
+  return wrk.format(nil, nil, nil, first .. rest)
+end
+"""
 _NOTE_ARRIVALS = """
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long s; long ns; } moment; int clock_gettime(int, moment *);")
@@ -80,7 +89,7 @@ def load(
     """
     script = _SEND.format(file=payload.file, media_type=payload.media_type)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write(script + (_NOTE_ARRIVALS if note_arrivals else ""))
+        file.write(script + (_VARY if payload.varies else "") + (_NOTE_ARRIVALS if note_arrivals else ""))
         file.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=30s", "-s", file.name, url]
         done = subprocess.run(pinned.command([core], command), capture_output=True, text=True, check=True)

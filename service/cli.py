@@ -14,6 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from service import __version__, settings
+from service.calibration import command as calibration
 from service.console import err, out, plain, print_json
 from service.errors import FoldserveError, InvalidConfiguration, UnknownVersion
 from service.evaluation import command as evaluation
@@ -93,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     import_arguments.add_to(add("import", importing.run, importing.SUMMARY, importing.SETTINGS))
     evaluated = add("evaluate", _evaluate, evaluation.SUMMARY, evaluation.SETTINGS)
     evaluation.add_arguments(evaluated)
+    calibrated = add("calibrate", _calibrate, calibration.SUMMARY, calibration.SETTINGS)
+    calibration.add_arguments(calibrated)
     train = add("train-digits", _train_digits, "Train the shipped digits model anew.", ("model_store",))
     train.add_argument("--name", default="digits", help="model to write (default: %(default)s)")
     train.add_argument("--model-version", type=int, default=1, help="version to write (default: %(default)s)")
@@ -320,6 +323,10 @@ def _evaluate(chosen: Settings, arguments: dict[str, Any]) -> int:
 
 def _layers(chosen: Settings, arguments: dict[str, Any]) -> int:
     return inspection.run(chosen, _stored(chosen, arguments["model"]), arguments)
+
+
+def _calibrate(chosen: Settings, arguments: dict[str, Any]) -> int:
+    return calibration.run(chosen, _stored(chosen, arguments["model"]), arguments)
 
 
 # --- train-digits

@@ -119,6 +119,19 @@ class Settings(BaseSettings):
     flag_lost_weights: Annotated[float, Field(ge=0, le=1)] = Field(
         0.01, description="More of a channel's folded weights that become 0 than this are a warning."
     )
+    drift: Literal["off", "input", "all"] = Field(
+        "all",
+        description="Norms at which a sample of live rows is looked at: the first third, or the last too.",
+    )
+    drift_share: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.01, description="Of the device's time for that, at most."
+    )
+    drift_threshold: Annotated[float, Field(gt=0, le=10)] = Field(
+        0.005, description="The least score that counts as drift from a baseline."
+    )
+    baselines: str = Field(
+        "", description="Folder for baselines, <model>/<version>/ in it; empty: beside the weights."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How it is logged.")
 

@@ -86,10 +86,27 @@ ARROWS: dict[str, set[str]] = {
         ),
         *("inspection", "errors"),
     },
+    "engine.watching": {"plan", "graph", "network", "store", "inspection"},
+    "engine.budget": set(),
+    "engine.observer": {
+        *(
+            "engine.budget",
+            "engine.card",
+            "engine.linked_job",
+            "engine.watching",
+            "inspection",
+            "batching.job",
+        ),
+    },
+    "engine.sampler": {
+        *("engine.budget", "engine.card", "engine.linked_job", "engine.observer", "engine.watching"),
+        *("inspection", "batching.job", "telemetry"),
+    },
     "engine.loading": {
         *(
             "engine.golden",
             "engine.layers",
+            "engine.watching",
             "engine.unfolded",
             "engine.stopwatch",
             "engine.allocator",
@@ -103,16 +120,22 @@ ARROWS: dict[str, set[str]] = {
         *("engine.golden", "engine.loading", "engine.stopwatch", "engine.unfolded", "plan", "graph"),
         *("inputs", "store", "settings", "console", "errors"),
     },
+    "calibration": {
+        *("engine.stopwatch", "engine.unfolded", "engine.watching", "evaluation.batches"),
+        *("evaluation.pictures", "plan", "graph", "network", "inspection", "store", "settings"),
+        *("console", "errors"),
+    },
     "engine.selection": {"store.model_store", "settings", "errors"},
     "engine.repertoire": {"engine.card", "engine.loading", "plan.plan", "store.model_store"},
     "engine.turnover": {
         *("engine.card", "engine.change", "engine.control", "engine.linked_job", "engine.loading"),
-        *("engine.repertoire", "engine.selection", "batching.queue", "plan.plan", "store.model_store"),
-        "errors",
+        *("engine.repertoire", "engine.sampler", "engine.selection", "batching.queue", "plan.plan"),
+        *("store.model_store", "errors"),
     },
     "engine.engine": {
         *("engine.loading", "engine.board", "engine.control", "engine.doorbell", "engine.linked_job"),
         *("engine.repertoire", "engine.selection", "engine.switchboard", "engine.turnover", "plan.device"),
+        *("engine.sampler", "engine.watching", "inspection"),
         *("batching", "store.model_store", "settings", "telemetry", "errors"),
     },
     "importing": {
@@ -136,7 +159,7 @@ ARROWS: dict[str, set[str]] = {
     "engine.watch": {"engine.board"},
     "engine.__main__": {
         *("engine.allocator", "engine.board", "engine.child", "engine.engine", "engine.selection"),
-        *("store.model_store", "telemetry", "errors"),
+        *("inspection", "store.model_store", "telemetry", "errors"),
     },
     "web": {
         *(
@@ -158,7 +181,8 @@ ARROWS: dict[str, set[str]] = {
         *("web", "web.gate", "web.routes_repository", "keyring"),
     },
     "web.worker": {
-        *("web", "engine.board", "engine.child", "engine.client", "engine.control", "keyring", "telemetry"),
+        *("web", "engine.board", "engine.child", "engine.client", "engine.control", "keyring"),
+        *("inspection", "telemetry"),
     },
     "web.__main__": {"web.worker", "engine.allocator", "engine.board", "engine.child", "telemetry"},
     "app": {
@@ -167,14 +191,23 @@ ARROWS: dict[str, set[str]] = {
     },
     "cli": {
         *("app", "engine.card", "engine.loading", "engine.unfolded", "engine.allocator"),
-        *("inspection", "importing", "evaluation.command", "console", "network", "graph"),
+        *(
+            "inspection",
+            "importing",
+            "evaluation.command",
+            "calibration.command",
+            "console",
+            "network",
+            "graph",
+        ),
         *("plan.device", "plan.openmp", "plan.plan", "plan.preprocessing", "store", "settings", "errors"),
     },
     "__main__": {"cli"},
 }
 MAY_IMPORT_TORCH = (
     *("plan", "graph", "network", "store.weights", "store.payloads", "engine.engine", "engine.golden"),
-    *("engine.layers", "engine.loading", "engine.turnover", "engine.unfolded", "importing", "evaluation"),
+    *("engine.layers", "engine.loading", "engine.turnover", "engine.unfolded", "engine.watching"),
+    *("importing", "evaluation", "calibration"),
 )
 WITHOUT_TORCH = (
     *("web", "inputs", "protocol", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
@@ -182,10 +215,12 @@ WITHOUT_TORCH = (
     *("engine.repertoire", "engine.selection"),
     *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),
     *("evaluation.command", "evaluation.pictures", "evaluation.batches", "console"),
+    *("calibration.command", "calibration.gallery"),
     *("store.manifest", "store.model_store", "store.program", "store.golden"),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),
     *("engine.link", "engine.linked_job", "engine.run", "engine.switchboard"),
+    *("engine.budget", "engine.observer", "engine.sampler", "store.baseline"),
     "engine.__main__",  # until it begins: what loads torch comes behind its order
 )
 BANNED_WORDS = {"manager", "handler", "helper", "helpers", "utils", "util", "common", "base", "misc"}

@@ -12,6 +12,7 @@ from service.engine.board import Board
 from service.engine.child import REFUSED, begin
 from service.engine.selection import Selection
 from service.errors import FoldserveError
+from service.inspection.notices import Notices
 from service.store.model_store import ModelStore
 
 log = logging.getLogger("foldserve.engine")
@@ -28,7 +29,7 @@ def main() -> int:
 
     selection = Selection(ModelStore(order.settings.model_store), order.settings, order.served)
     counts = telemetry.Telemetry(telemetry.SharedValues(order.counts, "engine"))
-    engine = Engine(selection, order.settings, control, board, counts)
+    engine = Engine(selection, order.settings, control, board, counts, Notices(order.counts))
     try:
         engine.run()
     except FoldserveError as refused:

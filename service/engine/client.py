@@ -163,8 +163,10 @@ class EngineClient:
         self._count(run, edition)
         return run
 
-    async def infer(self, card: ModelCard, run: Run, deadline: float) -> Answer:
+    async def infer(self, card: ModelCard, run: Run, deadline: float, client: int = 0) -> Answer:
         """The answers to the rows in `run`, which stay there until it is released.
+
+        `client` tells one client's rows from others'; a number of 64 bits.
 
         Raises `DeadlinePassed` and `EngineFailed`. Being cancelled cancels the job: waiting rows then never
         reach the device.
@@ -172,7 +174,7 @@ class EngineClient:
         line, edition = self._line, self._editions.get(card)
         if line is None or edition is None or run.slots is not line.slots:
             raise EngineFailed("the engine stopped", retry_after_s=1)
-        return await line.infer(run, edition.number, deadline)
+        return await line.infer(run, edition.number, deadline, client)
 
     def beat(self) -> None:
         """Tell the board that this worker's loop runs, and what it holds; call it several times a second."""

@@ -16,13 +16,13 @@ from service.errors import DeadlinePassed, EngineFailed, FoldserveError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION = 1
+VERSION = 2
 
 DTYPES = ("uint8", "float32")
 """Of rows, by the number that stands for each in a record."""
 
-# version, kind, dtype, model, ticket, first slot, rows, arrived, deadline
-_RING = struct.Struct("<HBBIQIIdd")
+# version, kind, dtype, model, ticket, first slot, rows, arrived, deadline, client
+_RING = struct.Struct("<HBBIQIIddQ")
 # version, kind, -, rows of the batch, ticket, seconds in the queue, seconds of computing
 _REPLY = struct.Struct("<HBxIQdd")
 
@@ -66,6 +66,8 @@ class Ring(NamedTuple):
     arrived: float
     """Seconds of the monotonic clock, which all processes share."""
     deadline: float
+    client: int = 0
+    """Tells rows of one client from those of others, for the sample that is looked at; 0 for nobody known."""
 
     def packed(self) -> bytes:
         """The record."""
@@ -79,6 +81,7 @@ class Ring(NamedTuple):
             self.rows,
             self.arrived,
             self.deadline,
+            self.client,
         )
 
 
@@ -89,7 +92,7 @@ class Cancel(NamedTuple):
 
     def packed(self) -> bytes:
         """The record."""
-        return _RING.pack(VERSION, _CANCEL, 0, 0, self.ticket, 0, 0, 0.0, 0.0)
+        return _RING.pack(VERSION, _CANCEL, 0, 0, self.ticket, 0, 0, 0.0, 0.0, 0)
 
 
 class Reply(NamedTuple):
@@ -131,11 +134,11 @@ class Rings(Inbox):
 
     def records(self, received: bytes) -> Iterator[Ring | Cancel]:
         """The records that are complete now; raises `MalformedRecord`."""
-        for _, kind, dtype, model, ticket, first, rows, arrived, deadline in self._cut(received):
+        for _, kind, dtype, model, ticket, first, rows, arrived, deadline, client in self._cut(received):
             if kind == _CANCEL:
                 yield Cancel(ticket)
             elif kind == _JOB:
-                yield _checked(Ring(ticket, model, dtype, first, rows, arrived, deadline))
+                yield _checked(Ring(ticket, model, dtype, first, rows, arrived, deadline, client))
             else:
                 raise MalformedRecord(f"a record of kind {kind}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,10 @@ from service.engine.control import Kind, Message
 from service.engine.doorbell import Outcome
 from service.engine.loading import load
 from service.engine.repertoire import Repertoire
+from service.engine.sampler import Sampler
 from service.engine.switchboard import Switchboard
 from service.engine.turnover import Turnover
+from service.engine.watching import Wanted
 from service.errors import FoldserveError
 from service.plan import device
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from service.engine.linked_job import LinkedJob
     from service.engine.loading import Loaded
     from service.engine.selection import Selection
+    from service.inspection.notices import Notices
     from service.settings import Settings
     from service.store.model_store import StoredModel
     from service.telemetry import Telemetry
@@ -52,15 +56,20 @@ class Engine:
         control: Control,
         board: Board,
         telemetry: Telemetry,
+        notices: Notices | None = None,
     ) -> None:
+        """`notices`: where the drift of live rows is told; None: it is not looked at."""
         self._selection = selection
         self._settings = settings
         self._control = control
         self._board = board
         self._telemetry = telemetry
         self._queue: Queue[LinkedJob] = Queue(settings.limits)
+        self._sampler = Sampler(settings.drift_share, notices, telemetry)
         self._repertoire = Repertoire()
-        self._turnover = Turnover(self._load, selection, self._repertoire, self._queue, control)
+        self._turnover = Turnover(
+            self._load, selection, self._repertoire, self._sampler, self._queue, control
+        )
         self._switchboard = Switchboard(control, self._queue, self._repertoire.facts, self._turnover.obey)
         self._switchboard.wake_for(self._turnover.fileno())
 
@@ -112,6 +121,16 @@ class Engine:
             threads=settings.threads,
             tune=settings.tune,
             thresholds=settings.thresholds,
+            watch=self._wanted(),
+        )
+
+    def _wanted(self) -> Wanted | None:
+        """How live rows are looked at."""
+        chosen = self._settings
+        if chosen.drift == "off" or not self._sampler.is_on:
+            return None
+        return Wanted(
+            chosen.drift, chosen.drift_threshold, Path(chosen.baselines) if chosen.baselines else None
         )
 
     # --- serving
@@ -123,9 +142,12 @@ class Engine:
             self._drop(job)
         if decision.run:
             self._run(decision.run)
+            self._sampler.work(busy=True)
             return 0.0
         self._switchboard.flush()
         self._board.engine.rows = 0
+        if self._sampler.work(busy=decision.wait_s is not None):
+            return 0.0
         return _HEARTBEAT_S if decision.wait_s is None else min(decision.wait_s, _HEARTBEAT_S)
 
     def _run(self, batch: Sequence[Part[LinkedJob]]) -> None:
@@ -170,6 +192,8 @@ class Engine:
             part.job.outputs[part.start : part.stop] = answers[first : first + size]
             first += size
             self._count(part, started, seconds, len(rows))
+        # Before the replies go: from then on the rows' memory may be somebody else's.
+        self._sampler.see(model, rows, answers, batch)
         # Before anybody hears of it: who has an answer may ask at once how many batches there were.
         facts = self._repertoire.facts[model]
         self._telemetry.batch(facts.model, facts.version, len(rows))

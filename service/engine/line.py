@@ -70,8 +70,10 @@ class Line:
         outputs = self._arena.array(first + behind, [rows, *answer], "float32")
         return Run(self.slots, first, count, inputs, outputs)
 
-    async def infer(self, run: Run, model: int, deadline: float) -> Answer:
+    async def infer(self, run: Run, model: int, deadline: float, client: int = 0) -> Answer:
         """Have a run computed by the model of this number; `deadline` is in seconds of the monotonic clock.
+
+        `client` tells one client's rows from others'.
 
         Raises `DeadlinePassed`, `EngineFailed`. Being cancelled cancels the job.
         """
@@ -84,7 +86,7 @@ class Line:
         if deadline < self._fires:
             self._arm(deadline)
         dtype = DTYPES.index(run.inputs.dtype.name)
-        ring = Ring(ticket, model, dtype, run.first_slot, len(run), time.monotonic(), deadline)
+        ring = Ring(ticket, model, dtype, run.first_slot, len(run), time.monotonic(), deadline, client)
         self._send(ring.packed())
         try:
             reply = await replied

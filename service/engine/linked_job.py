@@ -25,6 +25,8 @@ class LinkedJob(Job):
 
     link: Link
     ticket: int
+    client: int = 0
+    """Tells one client's rows from others'."""
     inputs: np.ndarray
     """uint8 pixels or float32 network inputs, `[N, C, H, W]`."""
     outputs: np.ndarray
@@ -53,6 +55,7 @@ def linked_job(link: Link, ring: Ring, models: Mapping[int, ModelFacts]) -> Link
         deadline=ring.deadline,
         link=link,
         ticket=ring.ticket,
+        client=ring.client,
         inputs=link.arena.array(ring.first_slot, [ring.rows, *row], dtype),
         outputs=link.arena.array(ring.first_slot + behind, [ring.rows, *answer], "float32"),
     )

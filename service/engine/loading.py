@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from service.engine import allocator, golden, memory, unfolded
+from service.engine import allocator, golden, memory, unfolded, watching
 from service.engine.card import ModelCard, ModelFacts
 from service.engine.layers import Layers
 from service.engine.stopwatch import Stopwatch
@@ -26,13 +27,19 @@ from service.plan.preprocessing import Preprocessing
 from service.plan.threads import worthwhile
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, fx
 
-    from service.engine.unfolded import Origin
+    from service.engine.unfolded import Origin, Unfolded
+    from service.engine.watching import Wanted, Watching
     from service.graph.parity import Expected
     from service.graph.report import FoldReport
+    from service.network.batch_norm import BatchNorm
     from service.store.model_store import StoredModel
 
+
+log = logging.getLogger("foldserve.engine")
 
 _TIMED_ROWS = 8
 DEFAULTS = Thresholds()
@@ -44,6 +51,8 @@ class Loaded:
 
     plan: Plan
     card: ModelCard
+    watching: Watching | None = None
+    """What looks at its live rows; None where nothing does."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class _Folded:
     expected: Expected
     origin: Origin
     layers: Layers
+    watching: Watching | None
 
 
 def load(
@@ -67,6 +77,7 @@ def load(
     free: float | None = None,
     check_golden: bool = True,
     thresholds: Thresholds = DEFAULTS,
+    watch: Wanted | None = None,
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
 
@@ -78,6 +89,7 @@ def load(
     not be served: one that does not fit into the `free` bytes (None: into what the machine and the device
     have left), norms with batch statistics, or parity that does not hold, be it on the golden inputs, which
     are looked at unless `check_golden` is False. Health flags, whose limits are `thresholds`, refuse nothing.
+    With `watch` what of the network looks at live rows is kept.
     """
     manifest, step = stored.manifest, Stopwatch()
     precision = precision or manifest.serving.precision
@@ -85,7 +97,7 @@ def load(
     memory.require_room(stored, memory.free_bytes() if free is None else free, free_bytes(device))
     labels = stored.labels()
     with allocator.giving_back():
-        graph, folded = _folded(stored, computed, precision, step)
+        graph, folded = _folded(stored, computed, precision, step, device, watch)
         with step("tune" if tune else "lower"):
             if device.type == "cpu" and not threads and not tune:
                 use_threads(worthwhile(graph.graph, torch.get_num_threads()))
@@ -117,7 +129,7 @@ def load(
         threads=plan.threads,
         tuned=tune and device.type == "cpu",
         preprocessing=plan.preprocessing,
-        memory=plan.memory,
+        memory=plan.memory | ({"drift": folded.watching.observation.nbytes} if folded.watching else {}),
         torch_version=torch.__version__,
         layers=folded.layers.stats(report.layers, thresholds),
         fold=report.as_dict(),
@@ -125,11 +137,16 @@ def load(
         plan=[asdict(step) for step in plan.programs[-1].steps],
         seconds=step.seconds,
     )
-    return Loaded(plan, ModelCard(facts, folded.layers.vectors))
+    return Loaded(plan, ModelCard(facts, folded.layers.vectors), folded.watching)
 
 
 def _folded(
-    stored: StoredModel, computed: Precision, precision: str, step: Stopwatch
+    stored: StoredModel,
+    computed: Precision,
+    precision: str,
+    step: Stopwatch,
+    device: torch.device,
+    watch: Wanted | None,
 ) -> tuple[fx.GraphModule, _Folded]:
     source = unfolded.read(stored, step)
     with step("fold"):
@@ -139,6 +156,7 @@ def _folded(
         layers = Layers.of(source, folded, computed, precision)
     with step("fold"):
         origin = source.origin
+        watched = _watched(stored, source, layers.norms, device, watch) if watch else None
         del source
         # Graphs and their modules hold each other: without a collection three copies of the weights would
         # lie beside the plan's own.
@@ -146,7 +164,22 @@ def _folded(
         graph, report = astype(folded.module, computed.dtype), folded.report
         del folded
         gc.collect()
-    return graph, _Folded(report, expected, origin, layers)
+    return graph, _Folded(report, expected, origin, layers, watched)
+
+
+def _watched(
+    stored: StoredModel,
+    source: Unfolded,
+    called: Mapping[str, BatchNorm],
+    device: torch.device,
+    wanted: Wanted,
+) -> Watching | None:
+    """What looks at live rows; None where that cannot be, which is no reason not to serve."""
+    try:
+        return watching.of(stored, source.reference.captured, called, device, wanted)
+    except Exception:
+        log.exception("%s: live rows are not looked at", stored)
+        return None
 
 
 def _lowered(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from service.engine.linked_job import LinkedJob
     from service.engine.loading import Loaded
     from service.engine.repertoire import Entry, Repertoire
+    from service.engine.sampler import Sampler
     from service.engine.selection import Selection
     from service.plan.plan import Plan
     from service.store.model_store import Fingerprint, StoredModel
@@ -55,12 +56,14 @@ class Turnover:
         load: Callable[[StoredModel], Loaded],
         selection: Selection,
         repertoire: Repertoire,
+        sampler: Sampler,
         queue: Queue[LinkedJob],
         control: Control,
     ) -> None:
         self._load = load
         self._selection = selection
         self._repertoire = repertoire
+        self._sampler = sampler
         self._queue = queue
         self._control = control
         self._done = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -96,6 +99,7 @@ class Turnover:
     def enter(self, loaded: Loaded, fingerprint: Fingerprint) -> None:
         """Let a version be served from now on; workers take it for the one of this number and above."""
         number = self._repertoire.add(loaded, fingerprint)
+        self._sampler.begin(number, loaded.card.key, loaded.watching)
         self._queue.admit(number, loaded.plan.max_batch)
         descriptor = card.write(loaded.card)
         self._control.send(Message(Kind.CARD, number, descriptors=(descriptor,)))
@@ -163,6 +167,7 @@ class Turnover:
         for number in old:
             if number not in asked.kept:
                 self._repertoire.withdraw(number)
+                self._sampler.end(number)
                 self._control.send(Message(Kind.DROP, number))
 
 

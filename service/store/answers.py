@@ -71,10 +71,21 @@ def write(
 
     Whoever may read the weights may read it. Raises `StoreError` where the folder cannot be written to.
     """
-    target = stored.folder / file_name
+    return write_into(stored.folder, stored, file_name, arrays, key)
+
+
+def write_into(
+    folder: Path,
+    stored: StoredModel,
+    file_name: str,
+    arrays: Mapping[str, np.ndarray],
+    key: Mapping[str, str],
+) -> Path:
+    """The same in any folder."""
+    target = folder / file_name
     try:
         mode = stat.S_IMODE(stored.weights_path.stat().st_mode)
-        with tempfile.TemporaryDirectory(dir=stored.folder, prefix=".writing-") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
             fresh = Path(scratch) / file_name
             fresh.write_bytes(encoded(arrays, key))
             fresh.chmod(mode)

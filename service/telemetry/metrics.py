@@ -26,6 +26,8 @@ from service.telemetry.statistics import COUNT, LAST, ROWS, SECONDS, Statistics,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from prometheus_client.registry import Collector
+
     from service.telemetry.gauges import Gauges
     from service.telemetry.shared_values import SharedValues
 
@@ -50,6 +52,11 @@ _INFERENCE_SECONDS = (
 _LAST_INFERENCE = LAST, "When a version last answered, in seconds since the epoch."
 _RESTARTS = "foldserve_restarts", "Processes that died and were replaced."
 _KEYS = "foldserve_key_requests", "Requests that needed a key, by its name; empty for a key of nobody's."
+_DRIFT_SECONDS = (
+    "foldserve_drift_work_seconds",
+    "Seconds that the engine spent looking at live rows for drift.",
+)
+_DRIFT_FAILURES = "foldserve_drift_failures", "Times that looking at live rows failed."
 _LAG = "foldserve_event_loop_lag_seconds", "Seconds that an HTTP worker's event loop woke later than asked."
 
 Stage = Literal["decode", "queue", "compute", "total"]
@@ -101,6 +108,8 @@ class Telemetry:
         last = Gauge(*_LAST_INFERENCE, versions, registry=self.registry, multiprocess_mode="max")
         self._last_inference = self._series(last)
         self._keys = self._series(counter(*_KEYS, ["key"]))
+        self._drift_seconds = self._series(counter(*_DRIFT_SECONDS, versions))
+        self._drift_failures = self._series(counter(*_DRIFT_FAILURES, versions))
         self._lag = seconds(*_LAG)
         restarts = counter(*_RESTARTS, ["process"])
         for process in get_args(Restarted):
@@ -137,6 +146,14 @@ class Telemetry:
         self._batch_rows(model, version).observe(rows)
         self._rows(model, version).inc(rows)
 
+    def drift_seconds(self, model: str, version: int, seconds: float) -> None:
+        """Record time that went into looking at a version's live rows."""
+        self._drift_seconds(model, version).inc(seconds)
+
+    def drift_failed(self, model: str, version: int) -> None:
+        """Count one failure in that; no request fails by it."""
+        self._drift_failures(model, version).inc()
+
     def lag(self, seconds: float) -> None:
         """Record how much later than asked an event loop woke."""
         self._lag.observe(seconds)
@@ -149,10 +166,10 @@ class Telemetry:
         """Count one process that took the place of a dead one."""
         self._restarts(process).inc()
 
-    def scrape(self, gauges: Gauges, pids: Mapping[str, int]) -> bytes:
+    def scrape(self, gauges: Gauges, pids: Mapping[str, int], *others: Collector) -> bytes:
         """The metrics in Prometheus' text format; `pids` are the processes to look at, by their names."""
         registry = CollectorRegistry()
-        for collector in (gauges, Processes(pids), self._shared or self.registry):
+        for collector in (gauges, *others, Processes(pids), self._shared or self.registry):
             registry.register(collector)
         return generate_latest(registry)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.engine.client import EngineClient
+from service.inspection.notices import Notices
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -23,6 +24,8 @@ class Parts:
     decoders: Executor
     """Threads that decode bodies. Images are decoded beside the event loop; JSON is parsed under the lock
     of the interpreter, for which the loop waits too."""
+    notices: Notices | None = None
+    """What the engine says of the drift of live rows."""
 
 
 def parts_of(request: Request) -> Parts:

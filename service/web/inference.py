@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from typing import TYPE_CHECKING
 
 from service.errors import Draining, FoldserveError, UnknownVersion
@@ -102,7 +103,7 @@ async def infer(
     with interest.awaited(), parts.client.reserve(card, rows.count, rows.dtype, deadline) as run:
         await bodies.fill(rows, run.inputs, parts.decoders, interest.check)
         times.rows, times.decoded = rows.count, time.monotonic()
-        answer = await parts.client.infer(card, run, deadline)
+        answer = await parts.client.infer(card, run, deadline, _client_number(request))
         refuse_non_finite(answer.rows)
         times.queue_s, times.compute_s, times.answered = answer.queue_s, answer.compute_s, time.monotonic()
         for stage, milliseconds in times.milliseconds().items():
@@ -110,6 +111,11 @@ async def infer(
         response = written(answer)
         times.written = time.monotonic()
         return response
+
+
+def _client_number(request: Request) -> int:
+    """One number for each address that requests come from, in every process; 0 where none is known."""
+    return zlib.crc32(request.client.host.encode()) if request.client else 0
 
 
 def _count(parts: Parts, card: ModelCard, times: Times, *, is_success: bool) -> None:

@@ -9,6 +9,7 @@ from service.engine.client import EngineClient
 from service.errors import Draining, NotReady
 from service.telemetry import CONTENT_TYPE, Gauges
 from service.web.context import Context
+from service.web.drift_gauges import DriftGauges
 
 router = APIRouter(tags=["health"])
 
@@ -46,4 +47,6 @@ async def metrics(context: Context) -> Response:
         slots=sum(worker.slots for worker in board.workers),
         workers=sum(worker.alive_at > 0 for worker in board.workers),
     )
-    return Response(context.telemetry.scrape(gauges, board.pids()), media_type=CONTENT_TYPE)
+    reports = context.notices.of(card.key for card in client.cards()) if context.notices else []
+    content = context.telemetry.scrape(gauges, board.pids(), DriftGauges(reports))
+    return Response(content, media_type=CONTENT_TYPE)

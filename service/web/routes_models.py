@@ -8,6 +8,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.errors import InvalidQuery
+from service.inspection.drift import unseen
+from service.inspection.drift_report import DriftReport
 from service.web.context import Context
 from service.web.problems import shortened
 from service.web.representation import as_json
@@ -87,6 +89,17 @@ async def show_fold(context: Context, model: str, version: Version = None) -> Re
     facts = context.client.card(model, version).facts
     content = {"model": facts.model, "version": facts.version, **facts.fold}
     return Response(as_json(content), media_type="application/json")
+
+
+@router.get("/{model}/drift", response_model=DriftReport)
+async def show_drift(context: Context, model: str, version: Version = None) -> Response:
+    """Live rows against what the network was trained on, or against its baseline."""
+    key = context.client.card(model, version).key
+    report = context.notices.read(*key) if context.notices else None
+    if report is None:  # the engine tells of each version that it loads, unless it looks at none
+        report = unseen(*key, "off" if context.settings.drift == "off" else "warming")
+    content = report.model_dump_json(by_alias=True)
+    return Response(content, media_type="application/json")
 
 
 def _summary(card: ModelCard, state: str) -> ModelSummary:

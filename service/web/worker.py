@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from service.engine.client import EngineClient
 from service.engine.control import Kind, Message
+from service.inspection.notices import Notices
 from service.keyring import Keyring
 from service.telemetry import SharedValues, Telemetry, watch_lag
 from service.web.application import compose
@@ -48,7 +49,8 @@ class Worker:
         decoders = ThreadPoolExecutor(_decoders(), "decoder")
         telemetry = Telemetry(SharedValues(self._order.counts, f"worker-{self._order.number}"))
         keyring = Keyring(settings, self._order.keys)
-        server = _Server(Parts(client, settings, telemetry, decoders), keyring, self._tell_up)
+        parts = Parts(client, settings, telemetry, decoders, Notices(self._order.counts))
+        server = _Server(parts, keyring, self._tell_up)
         asyncio.get_running_loop().add_reader(self._control.fileno(), self._obey, client, server)
         self._obey(client, server)  # a replacement knows of the engine before it is asked
         besides = [asyncio.create_task(_beat(client)), asyncio.create_task(watch_lag(telemetry))]

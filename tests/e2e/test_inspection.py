@@ -25,6 +25,7 @@ SHOWN = (*STORED, "scale", "shift")
 ROUTES = {
     "/v1/models": "get",
     "/v1/models/{model}": "get",
+    "/v1/models/{model}/drift": "get",
     "/v1/models/{model}/fold": "get",
     "/v1/models/{model}/layers": "get",
     "/v1/models/{model}/layers/{layer}": "get",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from service.inspection.notices import Notices
+
 SHIPPED = Path(__file__).parents[2] / "model_store"
 DIGITS = ModelKey("digits", 1)
 
@@ -31,7 +33,7 @@ DIGITS = ModelKey("digits", 1)
 class House:
     """An engine, the supervisor's end of its control socket, and the board."""
 
-    def __init__(self, folder: Path = SHIPPED, **settings: Any) -> None:
+    def __init__(self, folder: Path = SHIPPED, notices: Notices | None = None, **settings: Any) -> None:
         self.settings = Settings(**{"model_store": folder, "device": "cpu", "threads": 1, **settings})
         descriptor = boards.create(4)
         self.board = Board(descriptor)
@@ -40,7 +42,7 @@ class House:
         self.control, theirs = Control.pair()
         self._theirs = Control(theirs)
         selection = Selection(ModelStore(folder), self.settings)
-        self.engine = Engine(selection, self.settings, self._theirs, self.board, self.telemetry)
+        self.engine = Engine(selection, self.settings, self._theirs, self.board, self.telemetry, notices)
         self.said: list[Message] = []
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._live, daemon=True)

@@ -27,23 +27,24 @@ if TYPE_CHECKING:
 
 U8, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 32, 64))
 TIMES = st.floats(allow_nan=False, allow_infinity=False)
-RINGS = st.builds(Ring, U64, U32, U8, U32, U32.filter(bool), TIMES, TIMES)
+RINGS = st.builds(Ring, U64, U32, U8, U32, U32.filter(bool), TIMES, TIMES, U64)
 CANCELS = st.builds(Cancel, U64)
 REPLIES = st.builds(Reply, U64, st.sampled_from(Outcome), U32, st.floats(allow_nan=False), TIMES)
 
 # As they travel, little-endian. Whoever changes a byte of this changes VERSION, too.
 RING = bytes.fromhex(
-    "0100 01 01"  # version 1, a job, float32
+    "0200 01 01"  # version 2, a job, float32
     "03000000"  # model 3
     "0807060504030201"  # the ticket
     "10000000"  # slot 16
     "05000000"  # 5 rows
     "000000000000f83f"  # arrived at 1.5 s
     "0000000000000040"  # its deadline is 2.0 s
+    "2a00000000000000"  # client 42
 )
-CANCEL = bytes.fromhex("0100 02 00 00000000 0700000000000000") + bytes(24)
+CANCEL = bytes.fromhex("0200 02 00 00000000 0700000000000000") + bytes(32)
 REPLY = bytes.fromhex(
-    "0100 01 00"  # version 1, answered
+    "0200 01 00"  # version 2, answered
     "40000000"  # of 64 rows
     "0807060504030201"
     "000000000000d03f"  # 0.25 s in the queue
@@ -53,11 +54,11 @@ REPLY = bytes.fromhex(
 
 def test_the_records_are_these_bytes() -> None:
     ticket = 0x0102030405060708
-    assert VERSION == 1
-    assert Ring(ticket, 3, 1, 16, 5, 1.5, 2.0).packed() == RING
+    assert VERSION == 2
+    assert Ring(ticket, 3, 1, 16, 5, 1.5, 2.0, 42).packed() == RING
     assert Cancel(7).packed() == CANCEL
     assert Reply(ticket, Outcome.ANSWERED, 64, 0.25, 0.5).packed() == REPLY
-    assert [len(record) for record in (RING, CANCEL, REPLY)] == [40, 40, 32]
+    assert [len(record) for record in (RING, CANCEL, REPLY)] == [48, 48, 32]
     assert [outcome.value for outcome in Outcome] == [1, 2, 3, 4]
 
 
@@ -94,11 +95,11 @@ def with_field(record: bytes, at: int, content: bytes) -> bytes:
     return record[:at] + content + record[at + len(content) :]
 
 
-@pytest.mark.parametrize("version", [0, 2, 256, 65535])
+@pytest.mark.parametrize("version", [0, 1, 256, 65535])
 def test_a_record_of_another_version_is_malformed(version: int) -> None:
     field = struct.pack("<H", version)
     for inbox, record in ((Rings(), RING), (Rings(), CANCEL), (Replies(), REPLY)):
-        with pytest.raises(MalformedRecord, match=rf"^version {version}, expected 1$"):
+        with pytest.raises(MalformedRecord, match=rf"^version {version}, expected 2$"):
             list(inbox.records(with_field(record, 0, field)))
 
 
@@ -141,7 +142,7 @@ def test_any_bytes_are_records_or_malformed(pieces: list[bytes]) -> None:
             found = [record for piece in pieces for record in inbox.records(piece)]
         except MalformedRecord:
             continue
-        assert len(found) == sum(map(len, pieces)) // (40 if isinstance(inbox, Rings) else 32)
+        assert len(found) == sum(map(len, pieces)) // (48 if isinstance(inbox, Rings) else 32)
 
 
 @given(st.data(), st.sampled_from([(Rings, RING), (Rings, CANCEL), (Replies, REPLY)]))

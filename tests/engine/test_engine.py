@@ -376,7 +376,7 @@ def test_where_rows_that_are_surely_good_fail_too_the_engine_ends_with_that() ->
 LIE = Ring(1 << 40, 0, 0, 0, 2**32 - 1, 0.0, 1e18)
 
 
-@pytest.mark.parametrize("said", [LIE.packed(), b"\0" * 40, b"GET / HTTP/1.1\r\n" * 5], ids=str)
+@pytest.mark.parametrize("said", [LIE.packed(), b"\0" * 48, b"GET / HTTP/1.1\r\n" * 5], ids=str)
 def test_a_worker_that_breaks_the_protocol_is_dismissed_and_the_others_are_answered(
     shared: House, peer: Peer, plan: Plan, said: bytes
 ) -> None:

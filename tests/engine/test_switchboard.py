@@ -175,13 +175,13 @@ HOSTILE = {
     "no time of arrival": GOOD._replace(arrived=float("nan")).packed(),
     "no deadline": GOOD._replace(deadline=float("nan")).packed(),
     "an endless deadline": GOOD._replace(deadline=float("inf")).packed(),
-    "another version": struct.pack("<H", 2) + GOOD.packed()[2:],
+    "another version": struct.pack("<H", 1) + GOOD.packed()[2:],
     "a kind that is not there": GOOD.packed()[:2] + b"\x09" + GOOD.packed()[3:],
-    "a reply": b"\x01\x00\x03" + bytes(37),
+    "a reply": b"\x02\x00\x03" + bytes(45),
     "HTTP": b"POST /v1/models/digits/predict HTTP/1.1\r\nHost: foldserve\r\n\r\n",
     "zeros": bytes(4096),
     "a good job before a bad one": GOOD.packed() + GOOD._replace(ticket=78, model=9).packed(),
-    "a good job, half a record and more": GOOD.packed() + GOOD.packed()[:20] + b"\xff" * 60,
+    "a good job, half a record and more": GOOD.packed() + GOOD.packed()[:20] + b"\xff" * 76,
 }
 
 

@@ -1,0 +1,94 @@
+"""`foldserve calibrate`: a baseline for drift, from images that are as live ones should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import Progress
+
+from service.console import err, out, plain, print_json
+
+if TYPE_CHECKING:
+    import argparse
+
+    from service.calibration.calibration import Calibrated
+    from service.settings import Settings
+    from service.store.model_store import StoredModel
+
+SETTINGS = (
+    *("model_store", "baselines", "device", "threads", "max_pixels", "max_body_mb", "drift_threshold"),
+)
+SUMMARY = "Record what a model's norms see of accepted images, as the baseline for drift."
+
+_NAMED_AT_MOST = 20
+_WINDOW = 128
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command beside its settings."""
+    parser.add_argument("model", help="a model of the store, NAME or NAME/VERSION")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a folder of JPEGs and PNGs as they come in live, in folders or not; some hundreds are good",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(chosen: Settings, stored: StoredModel, arguments: dict[str, Any]) -> int:
+    """Record and print; raises what `calibrate` raises."""
+    done = _calibrated(chosen, stored, arguments["images"])
+    content = _as_dict(stored, done, chosen.drift_threshold)
+    if arguments["json"]:
+        print_json(content)
+        return 0
+    out.print(
+        f"Stored a baseline of {content['rows']} images for {stored} ({done.file.name}): {done.norms} norms, "
+        f"{content['classes']} classes told apart. Windows of {_WINDOW} rows drift above "
+        f"{content['thresholds']['input']:.4f}. A service uses it from its next start on.",
+        soft_wrap=True,
+    )
+    if done.copies:
+        out.print(f"{done.copies} images were copies of others and did not count.")
+    for unreadable in done.unreadable[:_NAMED_AT_MOST]:
+        out.print(f"Not read: {plain(unreadable.image)}: {plain(unreadable.reason)}", soft_wrap=True)
+    if len(done.unreadable) > _NAMED_AT_MOST:
+        out.print(f"Nor were {len(done.unreadable) - _NAMED_AT_MOST} more; --json names them all.")
+    return 0
+
+
+def _calibrated(chosen: Settings, stored: StoredModel, images: Path) -> Calibrated:
+    from service.calibration.calibration import calibrate
+    from service.plan import device
+
+    device.set_threads(chosen.threads)
+    apart = Path(chosen.baselines) if chosen.baselines else None
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task(f"looking at images for {stored}", total=None)
+        return calibrate(
+            stored,
+            images,
+            device.choose(chosen.device),
+            chosen,
+            apart,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _as_dict(stored: StoredModel, done: Calibrated, floor: float) -> dict[str, Any]:
+    baseline = done.baseline
+    thresholds = baseline.thresholds(_WINDOW, floor)
+    return {
+        "model": stored.name,
+        "version": stored.version,
+        "rows": baseline.rows,
+        "copies": done.copies,
+        "norms": done.norms,
+        "classes": baseline.classes,
+        "window": _WINDOW,
+        "thresholds": dict(zip(("input", "content"), thresholds, strict=True)),
+        "unreadable": [{"image": each.image, "reason": each.reason} for each in done.unreadable],
+    }

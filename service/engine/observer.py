@@ -1,0 +1,185 @@
+"""The observer: draws rows from those that are answered and looks at them, for one version."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import random
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from service.engine.budget import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.batching.job import Part
+    from service.engine.card import ModelKey
+    from service.engine.linked_job import LinkedJob
+    from service.engine.watching import Watching
+    from service.inspection.drift import Drift
+    from service.inspection.drift_report import DriftReport
+
+log = logging.getLogger("foldserve.engine")
+
+_LONGEST_CALL_S = 0.001
+_MOST_ROWS = 8
+_TELLS_EVERY_S = 1.0
+_LEARNS = 0.1
+"""How much the time of the last rows weighs in what a row is thought to take."""
+
+
+class _Sampled(NamedTuple):
+    """A row that waits to be looked at."""
+
+    row: np.ndarray
+    """A copy: `[1, C, H, W]`."""
+    answer: int
+    """The class that the network gave it; 0 where it gives none."""
+    client: int
+
+
+class Observer:
+    """Draws rows of one version and fills its windows with what its norms saw of them."""
+
+    def __init__(self, key: ModelKey, watching: Watching, share: float) -> None:
+        self.key = key
+        self.drift: Drift = watching.drift
+        self._observation = watching.observation
+        self._share = share
+        self._secret = os.urandom(16)  # digests of rows say nothing to anybody else
+        self._random = random.Random()  # noqa: S311 - nobody is kept out by it
+        self._row_s, self._rows_at_once = self._measured(watching.probe)
+        # The mutable state: how often rows come, which are drawn, which of them wait, the answers to those
+        # under way, and how often in a row it failed.
+        self.failures = 0
+        self._spent_s = 0.0
+        self._rate = Rate()
+        self._skip = 0
+        self._drawn = 0
+        self._waiting: list[_Sampled] = []
+        self._answers: list[int] = []
+        self._told_at = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether rows are under way."""
+        return self._observation.is_running
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a row waits or is under way."""
+        return bool(self._waiting) or self.is_running
+
+    def see(self, rows: np.ndarray, answers: np.ndarray, batch: Sequence[Part[LinkedJob]]) -> None:
+        """Draw from the rows of one batch: every row has the same chance, as far as the rate is steady."""
+        self._rate.count(len(rows))
+        while self._skip < len(rows):
+            number = self._skip
+            self._draw(rows[number : number + 1], answers[number], _client(batch, number))
+            self._skip += 1 + self._gap()
+        self._skip -= len(rows)
+
+    def work(self, until: float) -> Drift | None:
+        """Make a few calls for the rows under way, or begin with the next; the drift where there is news."""
+        started = time.monotonic()
+        if not self.is_running:
+            self._begin()
+            self._spent_s = time.monotonic() - started
+            return None
+        self._observation.run(until)
+        is_through = not self._observation.is_running
+        news = self._finished() if is_through else None
+        self._spent_s += time.monotonic() - started
+        if is_through:
+            self._row_s += (self._spent_s / len(self._answers) - self._row_s) * _LEARNS
+        return news
+
+    def _finished(self) -> Drift | None:
+        mean, var = self._observation.finished()
+        answers = np.array(self._answers)
+        before = self.drift.report.state
+        is_news = self.drift.add(mean, var, answers, time.time())
+        self.failures = 0
+        _log_change(self.key, before, self.drift.report)
+        now = time.monotonic()
+        if not is_news and now - self._told_at < _TELLS_EVERY_S:
+            return None
+        self._told_at = now
+        return self.drift
+
+    def give_up_rows(self) -> None:
+        """Forget all rows that wait or are under way."""
+        self._waiting, self._answers, self._drawn = [], [], 0
+        self._observation.forget()
+
+    def _begin(self) -> None:
+        """Take the rows that wait and count, as far as they are of one dtype."""
+        quota, dtype = self.drift.window.quota, self._waiting[0].row.dtype
+        taken = [one for one in self._waiting if one.row.dtype == dtype]
+        self._waiting = [one for one in self._waiting if one.row.dtype != dtype]
+        self._drawn = len(self._waiting)
+        counted = [one for one in taken if quota.admits(self._digest(one.row), one.client)]
+        self._answers = [one.answer for one in counted]
+        if counted:
+            self._observation.begin(np.concatenate([one.row for one in counted]))
+
+    def _draw(self, row: np.ndarray, answer: np.ndarray, client: int) -> None:
+        """Let a row wait; where too many do, it takes the place of one of them by lot, or of none."""
+        self._drawn += 1
+        is_full = len(self._waiting) == self._rows_at_once
+        place = self._random.randrange(self._drawn) if is_full else len(self._waiting)
+        if place < self._rows_at_once:
+            is_class = answer.ndim == 1
+            sampled = _Sampled(row.copy(), int(answer.argmax()) if is_class else 0, client)
+            self._waiting[place : place + 1] = [sampled]
+
+    def _gap(self) -> int:
+        """How many rows to leave out before the next, so that each is drawn with the chance of now."""
+        chance = min(1.0, self._share / (self._row_s * max(self._rate.per_second, 1e-9)))
+        if chance >= 1:
+            return 0
+        return int(math.log(1 - self._random.random()) / math.log1p(-chance))
+
+    def _digest(self, row: np.ndarray) -> bytes:
+        return hashlib.blake2b(row.tobytes(), digest_size=8, key=self._secret).digest()
+
+    def _measured(self, probe: np.ndarray) -> tuple[float, int]:
+        """The seconds that a row takes, and how many rows at once keep every call short."""
+        longest = whole = 0.0
+        for _ in range(2):  # the first is slower than all others
+            self._observation.begin(probe)
+            longest = whole = 0.0
+            while self._observation.is_running:
+                started = time.monotonic()
+                self._observation.run(0.0)
+                longest = max(longest, time.monotonic() - started)
+                whole += time.monotonic() - started
+            started = time.monotonic()
+            self._observation.finished()
+            whole += time.monotonic() - started
+        return max(whole, 1e-6), max(1, min(_MOST_ROWS, int(_LONGEST_CALL_S / max(longest, 1e-9))))
+
+
+def _client(batch: Sequence[Part[LinkedJob]], row: int) -> int:
+    """Whose row it is."""
+    for part in batch:
+        row -= part.stop - part.start
+        if row < 0:
+            return part.job.client
+    return 0
+
+
+def _log_change(key: ModelKey, before: str, report: DriftReport) -> None:
+    if report.state == before or report.scores is None or report.thresholds is None:
+        return
+    log.log(
+        logging.WARNING if report.state == "drifting" else logging.INFO,
+        "%s/%s: drift state %s, was %s: input %.4f, threshold %.4f, %d rows against the %s statistics",
+        *(*key, report.state, before, report.scores.input, report.thresholds.input),
+        *(report.n, report.reference),
+    )

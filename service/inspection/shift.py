@@ -1,0 +1,72 @@
+"""Shift: how far a sample lies from a reference, channel by channel, in units of the reference's spread.
+
+Lee, "Unsupervised detection of distributional shift with BatchNorm statistics" (arXiv 2107.00191), compares
+a network's running statistics with those of live inputs; the errors here are those of rows, not of pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from service.inspection.moments import Estimate
+    from service.inspection.watched import Watched
+
+MOST = 10.0
+"""Where a channel's divergence ends: far is far, and one channel must not speak for all."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a sample is compared with; float64 `[C]`."""
+
+    mean: np.ndarray
+    var: np.ndarray
+    rows: np.ndarray | float
+    """How many independent rows it was measured on; infinite for none of its own error."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """All float64 `[..., C]`."""
+
+    delta: np.ndarray
+    """(mean - reference mean) / sqrt(reference var + eps)."""
+    log_ratio: np.ndarray
+    """lambda: ln((var + eps) / (reference var + eps))."""
+    delta_error: np.ndarray
+    """The standard error of `delta`, the reference's own error included."""
+    log_ratio_error: np.ndarray
+    divergence: np.ndarray
+    """J*: the symmetric divergence of two normal distributions, less what sampling alone would show."""
+
+    @property
+    def z(self) -> np.ndarray:
+        """The larger of both in its standard errors."""
+        with np.errstate(all="ignore"):
+            both = np.abs([self.delta / self.delta_error, self.log_ratio / self.log_ratio_error])
+        z: np.ndarray = np.max(np.nan_to_num(both, nan=0.0, posinf=np.finfo(float).max), axis=0)
+        return z
+
+
+def shift(live: Estimate, reference: Reference, eps: np.ndarray, rows: float) -> Shift:
+    """How far `live`, worth `rows` independent rows, lies from `reference`."""
+    with np.errstate(all="ignore"):  # channels with broken statistics weigh nothing
+        base, own = reference.var + eps, live.var + eps
+        delta, log_ratio = (live.mean - reference.mean) / np.sqrt(base), np.log(own / base)
+        per_row = 1 / rows + 1 / np.asarray(reference.rows)
+        delta_error = live.spread_of_mean / base * per_row  # squared, up to the last line
+        log_ratio_error = live.spread_of_var / own**2 * per_row
+        ratio = own / base
+        raw = (ratio + 1 / ratio - 2 + delta**2 * (1 + 1 / ratio)) / 2
+        divergence = np.minimum(raw - delta_error - log_ratio_error / 2, MOST)
+        return Shift(delta, log_ratio, np.sqrt(delta_error), np.sqrt(log_ratio_error), divergence)
+
+
+def scores(found: Shift, watched: Watched) -> np.ndarray:
+    """The score of every norm, `[..., norms]`: its channels' divergence, weighed by gamma²."""
+    weight = watched.weight
+    return watched.by_norm(np.where(weight > 0, found.divergence, 0.0) * weight)

@@ -1,0 +1,114 @@
+"""The window: rows that are judged together, apart from all others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from service.inspection.moments import Moments
+from service.inspection.quota import Quota, effective
+from service.inspection.shift import Reference, Shift, scores, shift
+
+if TYPE_CHECKING:
+    from service.inspection.moments import Estimate
+    from service.inspection.watched import Watched
+
+ROWS = 128
+"""The rows that a window is offered at least."""
+ENOUGH_ROWS = 64
+"""Of independent ones: with fewer nothing is said."""
+ENOUGH_ERROR = 0.1
+"""The median standard error of delta, at the input, above which nothing is said either."""
+_LOOKED_AT_EVERY = 16
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Samples against a reference; `[...]` for as many as were judged at once, usually one."""
+
+    shift: Shift
+    layers: np.ndarray
+    """The score of every watched norm, `[..., norms]`."""
+    input: np.ndarray
+    content: np.ndarray
+    """Not a number where no norm of the last third is watched."""
+
+    def of_each(self) -> list[tuple[float, float]]:
+        """`input` and `content` of each of several; without a content 0."""
+        return list(zip(self.input.tolist(), np.nan_to_num(self.content).tolist(), strict=True))
+
+
+class Window:
+    """Takes rows until it says enough."""
+
+    def __init__(self, watched: Watched, classes: int = 1) -> None:
+        self._watched = watched
+        # The mutable state: what was added up, of whom, and where it was last looked whether that is enough.
+        self.quota = Quota(ROWS)
+        self._class_rows = np.zeros(classes)
+        self._moments = Moments(np.where(watched.weight > 0, watched.mean, 0.0))
+        self._looked_at = 0
+
+    def add(self, mean: np.ndarray, var: np.ndarray, classes: np.ndarray) -> None:
+        """Add rows that the quota admitted, in order: `[N, C]` and what the network answered, int `[N]`.
+
+        Rows that are not finite are left out.
+        """
+        finite = np.isfinite(mean).all(1) & np.isfinite(var).all(1)
+        self._moments.add(mean[finite], var[finite])
+        number = np.minimum(classes[finite], len(self._class_rows) - 1)
+        self._class_rows += np.bincount(number, minlength=len(self._class_rows))
+
+    @property
+    def rows(self) -> int:
+        """That count."""
+        return self._moments.rows
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Of the classes: `[classes]`, 1 in all."""
+        return self._class_rows / max(self.rows, 1)
+
+    @property
+    def effective_rows(self) -> float:
+        """How many independent ones they are worth."""
+        watched = self._watched
+        with np.errstate(all="ignore"):
+            weight = watched.weight * watched.channels_of("input") / (watched.var + watched.eps)
+        return effective(self.rows, self._moments.autocorrelation(np.nan_to_num(weight)))
+
+    def is_complete(self) -> bool:
+        """Whether enough is known; looked at now and then, since it takes a pass over all channels."""
+        offered = self.quota.offered
+        if offered < ROWS or offered - self._looked_at < _LOOKED_AT_EVERY or self.rows < ENOUGH_ROWS:
+            return False
+        self._looked_at = offered
+        rows = self.effective_rows
+        return rows >= ENOUGH_ROWS and self._error(rows) <= ENOUGH_ERROR
+
+    def judged(self, reference: Reference) -> Judgement:
+        """This window against a reference."""
+        return judge(self._moments.estimate(), reference, self._watched, self.effective_rows)
+
+    def _error(self, rows: float) -> float:
+        """In units of the live spread where that is the larger: what is far off is known soon enough."""
+        watched, live = self._watched, self._moments.estimate()
+        seen = watched.channels_of("input") & (watched.weight > 0)
+        if not seen.any():
+            return 0.0
+        base = (np.maximum(watched.var, live.var) + watched.eps)[seen]
+        return float(np.median(np.sqrt(live.spread_of_mean[seen] / base / rows)))
+
+
+def judge(live: Estimate, reference: Reference, watched: Watched, rows: float) -> Judgement:
+    """A sample, worth so many independent rows, against a reference."""
+    found = shift(live, reference, watched.eps, rows)
+    layers = scores(found, watched)
+    of_input, of_content = layers[..., watched.of("input")], layers[..., watched.of("content")]
+    return Judgement(found, layers, _mean(of_input), _mean(of_content))
+
+
+def _mean(layers: np.ndarray) -> np.ndarray:
+    return np.asarray(layers.mean(-1) if layers.shape[-1] else np.full(layers.shape[:-1], np.nan))

@@ -1,0 +1,288 @@
+"""The sampler: it looks at a share of the rows, in a share of the time, and fails nobody."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from service.batching.job import Part
+from service.engine.loading import load
+from service.engine.sampler import Sampler
+from service.engine.watching import Wanted
+from service.inspection.notices import Notices
+from service.inspection.window import ROWS
+from service.network.training import digits_split
+from service.store.model_store import ModelStore
+from service.telemetry import Telemetry
+from tests.engine.house import DIGITS, SHIPPED, House
+from tests.engine.peer import random_pixels, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from service.engine.loading import Loaded
+    from service.engine.watching import Watching
+
+PIXELS = digits_split().held_out_pixels.numpy()
+ANSWERS = np.eye(10)[digits_split().held_out_labels.numpy()]
+
+
+class Watched:
+    """A sampler that looks at the shipped model, with all the time in the world."""
+
+    def __init__(self, folder: Path, watching: Watching, share: float = 0.5) -> None:
+        self.notices = Notices(folder)
+        self.telemetry = Telemetry()
+        self.sampler = Sampler(share, self.notices, self.telemetry)
+        self.sampler.begin(0, DIGITS, watching)
+        self.answered = 0
+
+    def answer(self, pixels: np.ndarray, answers: np.ndarray, clients: int = 10**9) -> None:
+        """One row at a time, and look at it where it was drawn, with time for that."""
+        for row, answer in zip(pixels, answers, strict=True):
+            self.answered += 1
+            job: Any = SimpleNamespace(client=self.answered % clients)
+            self.sampler.see(0, row[None], answer[None], [Part(job, 0, 1)])
+            self.work()
+
+    def work(self) -> None:
+        for budget in self.sampler._budgets.values():
+            budget._saved = 1.0
+        while self.sampler.work(busy=False):
+            pass
+
+    def draw_all(self) -> None:
+        """Let every row be drawn."""
+        self.sampler._observers[0]._share = 1e9
+
+    def counted(self, name: str) -> float:
+        return self.telemetry.registry.get_sample_value(name, {"model": "digits", "version": "1"}) or 0.0
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    torch.set_num_threads(1)
+    stored = ModelStore(SHIPPED).open("digits")
+    return load(stored, torch.device("cpu"), watch=Wanted("all", 0.005))
+
+
+@pytest.fixture
+def watched(tmp_path: Path, loaded: Loaded) -> Iterator[Watched]:
+    assert loaded.watching is not None
+    loaded.watching.drift.__init__("digits", 1, loaded.watching.drift._watched, None, 0.005)  # type: ignore[misc]
+    yield Watched(tmp_path, loaded.watching)
+    loaded.watching.observation.forget()
+
+
+def test_a_model_that_is_watched_says_what_memory_that_takes(loaded: Loaded) -> None:
+    tensors = (
+        32 * 9 + 32 * 32 * 9 + 64 * 32 * 9 + 64 * 64 * 9 + 64 * 256
+    )  # the weights of all norms' producers
+    norms = 4 * (32 + 32 + 64 + 64)  # the last norm's own are not read
+    assert loaded.card.facts.memory["drift"] == 4 * (tensors + norms)
+
+
+def test_a_version_begins_as_warming(watched: Watched) -> None:
+    report = watched.notices.read("digits", 1)
+    assert report is not None
+    assert (report.state, report.windows, report.reference) == ("warming", 0, "frozen")
+
+
+def test_windows_are_judged_as_rows_come(watched: Watched) -> None:
+    watched.draw_all()
+    watched.answer(PIXELS[:300], ANSWERS[:300])
+    report = watched.notices.read("digits", 1)
+    assert report is not None
+    assert (report.state, report.windows) == ("ok", 2)
+    assert report.n >= 100
+    assert report.training_scores is not None
+    assert 0.12 < report.training_scores.input < 0.20
+
+
+def test_one_client_fills_a_quarter_of_a_window(watched: Watched) -> None:
+    watched.draw_all()
+    watched.answer(PIXELS[:ROWS], ANSWERS[:ROWS], clients=1)
+    assert watched.sampler._observers[0].drift.window.rows == ROWS // 4
+
+
+def test_the_same_row_counts_once(watched: Watched) -> None:
+    watched.draw_all()
+    watched.answer(np.repeat(PIXELS[:4], 20, 0), np.repeat(ANSWERS[:4], 20, 0))
+    assert watched.sampler._observers[0].drift.window.rows == 4
+
+
+def test_rows_as_numbers_and_as_pixels_are_both_looked_at(watched: Watched) -> None:
+    watched.draw_all()
+    floats = ((PIXELS[:8] / 255 - 0.3) / 0.3).astype(np.float32)
+    job: Any = SimpleNamespace(client=1)
+    for rows in (PIXELS[:4], floats[4:]):
+        watched.sampler.see(0, rows[:1], ANSWERS[:1], [Part(job, 0, 1)])
+    watched.work()
+    assert watched.sampler._observers[0].drift.window.rows == 2
+
+
+def test_every_row_has_the_same_chance(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever batch it is in, and wherever in it."""
+    observer = watched.sampler._observers[0]
+    drawn = np.zeros(16)
+    random = np.random.default_rng(0)
+
+    def draw(row: np.ndarray, _answer: np.ndarray, _client: int) -> None:
+        drawn[int(row[0, 0, 0, 0])] += 1
+
+    monkeypatch.setattr(observer, "_draw", draw)
+    monkeypatch.setattr(observer, "_gap", lambda: int(random.geometric(0.1)) - 1)
+    rows = np.zeros((16, 1, 8, 8), np.uint8)
+    rows[:, 0, 0, 0] = np.arange(16)
+    for start in range(4000):
+        first = start % 3
+        for part in (rows[:first], rows[first : first + 5], rows[first + 5 :]):
+            observer.see(part, np.zeros((len(part), 10)), [])
+    expected = 4000 * 0.1
+    assert np.abs(drawn - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_a_flood_of_rows_is_thinned_to_its_share_of_the_time(watched: Watched) -> None:
+    observer = watched.sampler._observers[0]
+    observer._share, observer._row_s = 0.01, 0.001
+    observer._rate._rows, observer._rate._since = 30_000.0, time.monotonic() - 3600  # 1,000 a second
+    gaps = [observer._gap() for _ in range(3000)]
+    assert np.mean(gaps) == pytest.approx(99, rel=0.1)
+
+
+def test_without_time_nothing_is_done_and_little_is_kept(watched: Watched) -> None:
+    watched.draw_all()
+    for budget in watched.sampler._budgets.values():
+        budget._saved = -1e9
+    job: Any = SimpleNamespace(client=1)
+    watched.sampler.see(0, PIXELS, ANSWERS, [Part(job, 0, len(PIXELS))])
+    assert not watched.sampler.work(busy=False)
+    observer = watched.sampler._observers[0]
+    assert 1 <= len(observer._waiting) <= 8
+    assert any(not np.array_equal(one.row, PIXELS[n : n + 1]) for n, one in enumerate(observer._waiting))
+
+
+def test_while_rows_wait_a_tenth_is_done_all_the_same(watched: Watched) -> None:
+    idle, busy = (watched.sampler._budgets[is_busy].share for is_busy in (False, True))
+    assert busy == idle / 10
+    watched.draw_all()
+    job: Any = SimpleNamespace(client=1)
+    watched.sampler.see(0, PIXELS[:1], ANSWERS[:1], [Part(job, 0, 1)])
+    for budget in watched.sampler._budgets.values():
+        budget._saved = 1.0
+    while watched.sampler.work(busy=True):
+        pass
+    assert watched.sampler._observers[0].drift.window.rows == 1
+
+
+def test_a_failure_is_logged_and_counted_and_the_next_row_is_looked_at(
+    watched: Watched, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.draw_all()
+    observation = watched.sampler._observers[0]._observation
+    with monkeypatch.context() as broken:
+        broken.setattr(observation, "run", lambda _until: 1 / 0)
+        watched.answer(PIXELS[:1], ANSWERS[:1])
+    assert "digits/1: looking at live rows failed" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+    assert watched.counted("foldserve_drift_failures_total") == 1
+    watched.answer(PIXELS[1:3], ANSWERS[1:3])
+    assert watched.sampler._observers[0].drift.window.rows == 2
+
+
+def test_a_version_that_fails_three_times_in_a_row_is_looked_at_no_more(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.draw_all()
+    observation = watched.sampler._observers[0]._observation
+    monkeypatch.setattr(observation, "begin", lambda _rows: 1 / 0)
+    watched.answer(PIXELS[:5], ANSWERS[:5])
+    assert watched.counted("foldserve_drift_failures_total") == 3
+    report = watched.notices.read("digits", 1)
+    assert report is not None
+    assert report.state == "failed"
+
+
+def test_notices_that_cannot_be_written_end_nothing(
+    watched: Watched, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched.draw_all()
+    tmp_path.joinpath(".fresh-drift").mkdir()
+    for _ in range(2):
+        watched.answer(PIXELS[:300], ANSWERS[:300])
+    assert "IsADirectoryError" in caplog.text
+    assert watched.counted("foldserve_drift_failures_total") >= 1
+    watched.sampler.end(0)
+
+
+def test_a_version_that_is_unloaded_is_forgotten(watched: Watched) -> None:
+    watched.sampler.end(0)
+    assert watched.notices.read("digits", 1) is None
+    watched.answer(PIXELS[:3], ANSWERS[:3])
+    watched.sampler.end(7)
+
+
+def test_a_version_that_is_loaded_anew_is_looked_at_from_the_beginning(
+    watched: Watched, loaded: Loaded
+) -> None:
+    watched.draw_all()
+    watched.answer(PIXELS[:5], ANSWERS[:5])
+    assert loaded.watching is not None
+    watched.sampler.begin(1, DIGITS, loaded.watching)
+    watched.sampler.end(0)
+    assert list(watched.sampler._observers) == [1]
+    assert watched.notices.read("digits", 1) is not None, "it is said of the new one"
+    watched.sampler.end(1)
+    assert watched.notices.read("digits", 1) is None
+
+
+def test_a_change_of_state_is_one_line_in_the_log(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    watched.draw_all()
+    for _ in range(2):
+        watched.answer(PIXELS, ANSWERS)
+    lines = [record.getMessage() for record in caplog.records if "drift state" in record.getMessage()]
+    assert len(lines) == 2
+    assert lines[0].startswith("digits/1: drift state ok, was warming: input 0.1")
+    assert lines[1].startswith("digits/1: drift state unlike training, was ok: input 0.1")
+
+
+# In the engine
+
+
+def test_an_engine_looks_at_what_it_answers_and_answers_where_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notices = Notices(tmp_path)
+    house = House(notices=notices, models="digits", drift_share=0.5).start()
+    observer = house.engine._sampler._observers[0]
+    peer = house.peer()
+    for seed in range(5):
+        peer.answer(peer.ring(random_pixels(3, seed)))
+    until(lambda: observer.drift.window.rows >= 1)
+    monkeypatch.setattr(observer, "see", lambda *_: 1 / 0)
+    monkeypatch.setattr(observer, "work", lambda *_: 1 / 0)
+    for seed in range(5):
+        outputs, reply = peer.answer(peer.ring(random_pixels(3, seed)))
+        assert reply.batch_rows == 3
+        assert np.isfinite(outputs).all()
+    peer.close()
+    assert house.stop() is None
+
+
+def test_an_engine_with_drift_off_keeps_nothing(tmp_path: Path) -> None:
+    house = House(notices=Notices(tmp_path), models="digits", drift="off")
+    house.engine._load_models()
+    assert "drift" not in house.engine._repertoire.facts[0].memory
+    assert house.engine._sampler._observers == {}
+    report = Notices(tmp_path).read("digits", 1)
+    assert report is not None
+    assert report.state == "off"
+    house.discard()
