@@ -54,9 +54,7 @@ def test_pip_is_not_in_the_environment_of_the_service(served: Served) -> None:
     assert served.container.run("python3", "-c", "import pip").returncode != 0
 
 
-@pytest.mark.parametrize(
-    "package", ["pytest", "hypothesis", "mypy", "sklearn", "httpx", "tests"]
-)
+@pytest.mark.parametrize("package", ["pytest", "hypothesis", "mypy", "sklearn", "httpx", "tests"])
 def test_nothing_that_only_tests_or_training_need(served: Served, package: str) -> None:
     assert "No module named" in served.container.run("python3", "-c", f"import {package}").stderr
 
