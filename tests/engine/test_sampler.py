@@ -286,3 +286,18 @@ def test_an_engine_with_drift_off_keeps_nothing(tmp_path: Path) -> None:
     assert report is not None
     assert report.state == "off"
     house.discard()
+
+
+def test_where_only_the_first_norms_are_watched_there_is_no_content(tmp_path: Path, loaded: Loaded) -> None:
+    stored = ModelStore(SHIPPED).open("digits")
+    first = load(stored, torch.device("cpu"), watch=Wanted("input", 0.005))
+    assert first.watching is not None
+    assert first.card.facts.memory["drift"] < 0.2 * loaded.card.facts.memory["drift"]
+    looked = Watched(tmp_path, first.watching)
+    looked.draw_all()
+    looked.answer(PIXELS[:200], ANSWERS[:200])
+    report = looked.notices.read("digits", 1)
+    assert report is not None
+    assert report.scores is not None
+    assert [layer.name for layer in report.layers] == ["bn1", "bn2"]
+    assert report.scores.content is None
