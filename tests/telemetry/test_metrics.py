@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.inspection.drift import unseen
+from service.inspection.drift_report import Scores
 from service.telemetry import CONTENT_TYPE, SharedValues, Stage, Telemetry, directory
+from service.web.drift_gauges import DriftGauges
 from tests.telemetry.reading import IDLE, samples, value
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
+SCORES = Scores(input=0.1, content=0.2)
+REPORT = unseen("a", 1, "warming").model_copy(
+    update={"scores": SCORES, "thresholds": SCORES, "training_scores": SCORES}
+)
+DRIFT = DriftGauges([REPORT])
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
@@ -28,13 +36,15 @@ def busy(telemetry: Telemetry) -> None:
     telemetry.batch("a", 1, 3)
     telemetry.succeeded("a", 1, 3, {"success": 0.004, "compute_infer": 0.002})
     telemetry.failed("a", 1, 0.001)
+    telemetry.drift_seconds("a", 1, 0.001)
+    telemetry.drift_failed("a", 1)
     telemetry.lag(0.003)
     telemetry.restarted("worker")
 
 
 def families(telemetry: Telemetry) -> dict[str, Metric]:
     """The families of a scrape, which looks at this very process, by the names that a query has."""
-    text = telemetry.scrape(IDLE, {"supervisor": 1, "engine": 1}).decode()
+    text = telemetry.scrape(IDLE, {"supervisor": 1, "engine": 1}, DRIFT).decode()
     read = text_string_to_metric_families(text)
     return {family.name + ("_total" if family.type == "counter" else ""): family for family in read}
 
@@ -143,7 +153,7 @@ def test_every_family_is_introduced_once() -> None:
         parts = [Telemetry(SharedValues(folder, part)) for part in ("supervisor", "engine", "worker-0")]
         for part in parts:
             busy(part)
-        lines = parts[0].scrape(IDLE, {"supervisor": 1, "engine": 1}).decode().splitlines()
+        lines = parts[0].scrape(IDLE, {"supervisor": 1, "engine": 1}, DRIFT).decode().splitlines()
     introduced = Counter(tuple(line.split()[1:3]) for line in lines if line.startswith("# "))
     assert set(introduced.values()) == {1}
     assert {what for what, _ in introduced} == {"HELP", "TYPE"}
