@@ -114,7 +114,7 @@ def test_what_is_rung_in_one_turn_of_the_loop_goes_together(run: Any) -> None:
         tasks = [task(line, number) for number in range(20)]
         await turns(3)
         received = engine.end.recv(1 << 16)
-        assert len(received) == 20 * 40
+        assert len(received) == 20 * 48
         engine.answer(*(each for each in Rings().records(received) if isinstance(each, Ring)))
         assert await asyncio.gather(*tasks) == [doubled(number) for number in range(20)]
 

@@ -128,6 +128,16 @@ def test_rows_as_numbers_and_as_pixels_are_both_looked_at(watched: Watched) -> N
     assert watched.sampler._observers[0].drift.window.rows == 2
 
 
+def test_a_row_is_a_copy_since_its_memory_is_soon_somebody_elses(watched: Watched) -> None:
+    watched.draw_all()
+    job: Any = SimpleNamespace(client=1)
+    rows = PIXELS[:1].copy()
+    watched.sampler.see(DIGITS, rows, ANSWERS[:1], [Part(job, 0, 1)])
+    rows[:] = 0
+    (waiting,) = watched.sampler._observers[DIGITS]._waiting
+    np.testing.assert_array_equal(waiting.row, PIXELS[:1])
+
+
 def test_every_row_has_the_same_chance(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever batch it is in, and wherever in it."""
     observer = watched.sampler._observers[0]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.inspection.drift_report import DriftReport, Scores
+from service.inspection.drift import unseen
+from service.inspection.drift_report import Scores
 from service.telemetry import CONTENT_TYPE, SharedValues, Stage, Telemetry, directory
 from service.web.drift_gauges import DriftGauges
 from tests.telemetry.reading import IDLE, samples, value
@@ -19,20 +20,11 @@ from tests.telemetry.reading import IDLE, samples, value
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-SCORES = Scores(input=0.01, content=0.02)
-DRIFT = DriftGauges(
-    [
-        DriftReport(
-            model="a",
-            version=1,
-            state="ok",
-            meaning="",
-            scores=SCORES,
-            thresholds=SCORES,
-            training_scores=SCORES,
-        )
-    ]
+SCORES = Scores(input=0.1, content=0.2)
+REPORT = unseen("a", 1, "warming").model_copy(
+    update={"scores": SCORES, "thresholds": SCORES, "training_scores": SCORES}
 )
+DRIFT = DriftGauges([REPORT])
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
@@ -44,11 +36,11 @@ def busy(telemetry: Telemetry) -> None:
     telemetry.batch("a", 1, 3)
     telemetry.succeeded("a", 1, 3, {"success": 0.004, "compute_infer": 0.002})
     telemetry.failed("a", 1, 0.001)
+    telemetry.drift_seconds("a", 1, 0.001)
+    telemetry.drift_failed("a", 1)
     telemetry.lag(0.003)
     telemetry.restarted("worker")
     telemetry.key("shop")
-    telemetry.drift_seconds("a", 1, 0.01)
-    telemetry.drift_failed("a", 1)
 
 
 def families(telemetry: Telemetry) -> dict[str, Metric]:
