@@ -132,9 +132,9 @@ def test_a_row_is_a_copy_since_its_memory_is_soon_somebody_elses(watched: Watche
     watched.draw_all()
     job: Any = SimpleNamespace(client=1)
     rows = PIXELS[:1].copy()
-    watched.sampler.see(DIGITS, rows, ANSWERS[:1], [Part(job, 0, 1)])
+    watched.sampler.see(0, rows, ANSWERS[:1], [Part(job, 0, 1)])
     rows[:] = 0
-    (waiting,) = watched.sampler._observers[DIGITS]._waiting
+    (waiting,) = watched.sampler._observers[0]._waiting
     np.testing.assert_array_equal(waiting.row, PIXELS[:1])
 
 
