@@ -8,7 +8,7 @@ const root = document.documentElement;
 const ink = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
 
 const drawn = new Set();
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((chart) => chart.redraw()));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((chart) => chart.redraw(true)));
 
 // A chart is drawn when its box first has a size, and ended when the box leaves the page.
 const sizes = new ResizeObserver((entries) => {
@@ -63,8 +63,9 @@ export class Chart {
     this.redraw();
   }
 
-  redraw() {
-    this.plot?.redraw(false, true);
+  /** `anew` asks uPlot for the colours of its series again, which it keeps with their paths. */
+  redraw(anew = false) {
+    this.plot?.redraw(anew, true);
   }
 
   fit({ width, height }) {

@@ -15,7 +15,7 @@ export function profile(norm, pick) {
     chart = new Chart(described(norm, select.value), { ...KINDS[select.value === "input" ? "input" : "vector"], onPick: pick }, rows(norm, select.value));
     chart.mark([[chosen, "warm", false]]);
     place.replaceChildren(chart.element);
-    meaning.replaceChildren(term(select.value === "input" ? "running_var" : select.value, "what is that?"));
+    meaning.replaceChildren(term(select.value, "what is that?"));
   };
   select.addEventListener("change", draw);
   draw();

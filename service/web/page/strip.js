@@ -82,9 +82,9 @@ function piece(key, norm, many) {
 function paint(link, norm, shade) {
   const words = describe(norm, shade);
   link.dataset.tint = shade.tint;
-  link.setAttribute("aria-label", words);
+  link.title = words;
   if (link.children.length) link.children[1].textContent = shade.text;
-  else link.title = words;
+  else link.setAttribute("aria-label", words);
   if (shade.depth === undefined) link.style.removeProperty("--depth");
   else link.style.setProperty("--depth", `${Math.round(100 * shade.depth)}%`);
 }
