@@ -17,7 +17,7 @@ def guarded(visit: Visit) -> Page:
 
     def gate(route: Route) -> None:
         if route.request.headers.get("authorization") == f"Bearer {KEY}":
-            route.continue_()
+            route.fallback()
         else:
             route.fulfill(status=401, json=REFUSAL, headers={"WWW-Authenticate": "Bearer"})
 

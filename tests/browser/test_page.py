@@ -65,7 +65,7 @@ def test_address_keeps_what_is_open(visit: Visit) -> None:
 def test_keyboard_reaches_a_norm_and_opens_it(visit: Visit) -> None:
     page = open_page(visit)
     focused = page.locator(":focus")
-    for _ in range(12):
+    for _ in range(20):
         page.keyboard.press("Tab")
         if focused.get_attribute("data-norm"):
             break

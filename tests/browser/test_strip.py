@@ -194,7 +194,8 @@ def test_server_without_drift_offers_no_such_choice(visit: Visit) -> None:
     visit.page.route("**/drift?*", lambda route: (asked.append(1), route.fulfill(status=404, json={}))[1])
     page = open_page(visit)
     expect(coloured_by(page)).to_be_visible()
-    expect(page.locator("#live dl")).to_be_visible()
+    for _ in range(2):
+        page.wait_for_event("request", lambda request: request.url.endswith("/v1/models"))
     assert coloured_by(page).locator("option[value=drift]").count() == 0
     expect(page.locator("#drift")).to_be_hidden()
     assert len(asked) == 1
