@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +24,7 @@ from service.graph.forward import into_consumers
 from service.graph.parity import Reference, miscomputes, prove
 from service.graph.precision import astype
 from service.graph.report import FoldReport, NormOutcome, Outcome
+from service.graph.samples import Samples
 from service.graph.surgery import NotFoldable, Surgery
 
 if TYPE_CHECKING:
@@ -53,6 +54,15 @@ class FoldedGraph:
     places: Mapping[str, tuple[str, str | None]]
     """By a norm's name the nodes, of the captured graph and of the folded one, that hold what its chain
     computes; None where the chain went into what reads it."""
+    exact: Mapping[str, Tensor] = field(default_factory=dict)
+    """By the names of these nodes of the folded graph, and of its answer, samples of their values in float64
+    for the reference's first row."""
+
+    @property
+    def places_now(self) -> list[str]:
+        """The names of the folded graph's nodes that hold a norm's output, or the answer."""
+        (answer,) = self.module.graph.output_node().all_input_nodes
+        return [*(now for _, now in self.places.values() if now), answer.name]
 
 
 @dataclass(frozen=True)
@@ -94,9 +104,10 @@ def fold_graph(reference: Reference, precision: torch.dtype = torch.float32) -> 
     undone: dict[int, str] = {}
     while True:
         folded = _folded(reference.captured, precision, undone)
-        mistake = miscomputes(reference, folded.module)
+        samples = Samples(folded.places_now, len(reference.rows))
+        mistake = miscomputes(reference, folded.module, samples)
         if mistake is None:
-            return folded
+            return replace(folded, exact=samples.values)
         undone[_culprit(reference, precision, undone)] = f"the fold was undone: {mistake}"
 
 

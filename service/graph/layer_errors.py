@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor, fx
 
 from service.graph.parity import relative_error
-from service.graph.precision import Computation
+from service.graph.precision import compute
+from service.graph.samples import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from torch import Tensor, fx
+
     from service.graph.fold import FoldedGraph
     from service.graph.parity import Reference
 
-_LOOKED_AT = 4096
-"""Values of a layer that are compared, evenly spread over it."""
-_SAME = 1e-6
+_SAME = 1e-3
+"""Far above what rounding to float32 makes, and far below what a map makes that is still to come."""
 _ANSWER = "answer"
 
 
@@ -26,29 +27,30 @@ class LayerError(NamedTuple):
     """The error at one norm, or at the first place behind it that both networks have."""
 
     error: float
-    """The largest absolute difference over the largest absolute value of the unfolded network."""
+    """The largest absolute difference over the largest absolute value in float64."""
     at: str
     """A norm's name, or `answer`."""
 
 
 @torch.inference_mode()
 def layer_errors(reference: Reference, folded: FoldedGraph, precision: torch.dtype) -> dict[str, LayerError]:
-    """By a norm's name: the folded graph in `precision` against the captured one in float64, on one row.
+    """By a norm's name: the folded graph in `precision` against itself in float64, on a row.
 
-    The row is the probe's first. Both graphs run as ATen calls, and up to 4,096 values of a layer are
-    compared. Where the folded graph has no value that in exact arithmetic is the norm's output, the next
-    place behind it counts that has one.
+    The row is the reference's first. In float64 the folded graph is the unfolded one, as its answers have
+    shown. Both run as ATen calls, and up to 4,096 values of a layer are compared. A place counts only where
+    the unfolded graph, in float32, has the same values, so that they are a norm's output; where they are
+    not, the next place behind it counts.
     """
-    captured, row = reference.captured.module, reference.rows[:1]
+    captured = reference.captured.module
     places = {here: there for here, there in folded.places.values() if there}
     places[_answer(captured.graph).name] = _answer(folded.module.graph).name
-    exact = _seen(captured, row, torch.float64, places)
-    same = _seen(folded.module, row, torch.float64, places.values())
-    served = _seen(folded.module, row, precision, places.values())
+    unfolded, served = Samples(places, 1), Samples(places.values(), 1)
+    compute(captured, reference.rows[:1], torch.float32, unfolded)
+    compute(folded.module, reference.rows[:1], precision, served)
     errors = {
-        here: relative_error(exact[here], served[there])
+        here: relative_error(folded.exact[there], served.values[there])
         for here, there in places.items()
-        if here in exact and there in same and relative_error(exact[here], same[there]) <= _SAME
+        if there in folded.exact and _same(folded.exact[there], unfolded.values.get(here))
     }
     names = {here: name for name, (here, _) in reversed(list(folded.places.items()))}
     names[_answer(captured.graph).name] = _ANSWER
@@ -58,6 +60,11 @@ def layer_errors(reference: Reference, folded: FoldedGraph, precision: torch.dty
         for name, (here, _) in folded.places.items()
         if here in nodes and (at := _next(nodes[here], errors)) is not None
     }
+
+
+def _same(exact: Tensor, found: Tensor | None) -> bool:
+    """Whether they differ by float32's rounding at most."""
+    return found is not None and relative_error(exact, found) <= _SAME
 
 
 def _answer(graph: fx.Graph) -> fx.Node:
@@ -76,28 +83,3 @@ def _next(start: fx.Node, wanted: Collection[str]) -> str | None:
             dependent.add(node)
         node = node.next
     return None
-
-
-def _seen(
-    module: fx.GraphModule, row: Tensor, dtype: torch.dtype, nodes: Collection[str]
-) -> dict[str, Tensor]:
-    """Values of those nodes in a computation in `dtype`, float64 `[up to 4096]`."""
-    looking = _Looking(module, dtype, frozenset(nodes))
-    looking.run(row.to(dtype))
-    return looking.seen
-
-
-class _Looking(Computation):
-    """A computation that keeps some values of some nodes."""
-
-    def __init__(self, module: fx.GraphModule, dtype: torch.dtype, nodes: frozenset[str]) -> None:
-        super().__init__(module, dtype)
-        self._nodes = nodes
-        self.seen: dict[str, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self._nodes and isinstance(value, Tensor):
-            flat = value.reshape(-1)
-            self.seen[n.name] = flat[:: -(-len(flat) // _LOOKED_AT)].double()
-        return value

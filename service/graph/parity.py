@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from service.graph.capture import CapturedGraph
+    from service.graph.samples import Samples
 
 _PIXELS = 256
 _FLOORS = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -191,13 +192,15 @@ def require_same(
 
 
 @torch.inference_mode()
-def miscomputes(reference: Reference, folded: fx.GraphModule) -> str | None:
+def miscomputes(reference: Reference, folded: fx.GraphModule, samples: Samples | None = None) -> str | None:
     """Why a folded graph is not the unfolded one in exact arithmetic; None where it is.
 
     Both run in float64, where rounding explains next to nothing: bounds of clamps are float32, so the
-    tolerance is 1e-6, or four times the unfolded network's float32 error where that is more.
+    tolerance is 1e-6, or four times the unfolded network's float32 error where that is more. `samples` are
+    taken of the folded graph's computation.
     """
-    error = relative_error(reference.answers, compute(folded, reference.rows, torch.float64))
+    answers = compute(folded, reference.rows, torch.float64, samples)
+    error = relative_error(reference.answers, answers)
     if error <= _EXACT:
         return None
     own_error = relative_error(reference.answers, reference.unfolded(torch.float32).double())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
 
 from service.graph.capture import attribute, source_nodes
+
+if TYPE_CHECKING:
+    from service.graph.samples import Samples
 
 
 def astype(module: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
@@ -23,23 +26,32 @@ def astype(module: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
     return fx.GraphModule({name: _cast(tensor, dtype) for name, tensor in tensors.items()}, graph)
 
 
-def compute(module: fx.GraphModule, rows: Tensor, dtype: torch.dtype) -> Tensor:
+def compute(
+    module: fx.GraphModule, rows: Tensor, dtype: torch.dtype, samples: Samples | None = None
+) -> Tensor:
     """What `astype(module, dtype)` answers to floating-point `rows` `[N, ...]`, without the copy.
 
     A stored tensor is cast where it is read and forgotten behind it, so that a network never lies in
-    memory twice.
+    memory twice. `samples` are taken on the way.
     """
-    answer: Tensor = Computation(module, dtype).run(rows.to(dtype))
+    answer: Tensor = Computation(module, dtype, samples).run(rows.to(dtype))
     return answer
 
 
 class Computation(fx.Interpreter):
     """A graph that runs in one dtype; what it reads is cast when it is read."""
 
-    def __init__(self, module: fx.GraphModule, dtype: torch.dtype) -> None:
+    def __init__(self, module: fx.GraphModule, dtype: torch.dtype, samples: Samples | None = None) -> None:
         super().__init__(module)
         self._dtype = dtype
+        self._samples = samples
         self.extra_traceback = False
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if self._samples is not None:
+            self._samples.take(n.name, value)
+        return value
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = fx.node.map_aggregate((args, kwargs), self._in_dtype)

@@ -30,7 +30,8 @@ def flags(
     if not vectors:
         return []
     norm = ExaminedNorm.of(vectors, eps, around or Surroundings(), thresholds or Thresholds())
-    raised = [flag for rule in _RULES if (flag := rule(norm))]
+    with np.errstate(all="ignore"):  # a broken checkpoint is looked at as it is
+        raised = [flag for rule in _RULES if (flag := rule(norm))]
     return sorted(raised, key=lambda flag: ("error", "warning", "note").index(flag.level))
 
 
@@ -43,7 +44,7 @@ def _flag(
         level=level,
         channels=channels[:_LISTED].tolist(),
         count=len(channels),
-        value=float(value),
+        value=float(np.nan_to_num(value)),  # a ratio may be too large for float64, and JSON has no infinity
         limit=limit,
         message=message,
     )
@@ -111,7 +112,7 @@ def _eps_dominates(norm: ExaminedNorm) -> Flag | None:
     if not loud.any():
         return _flag("eps_dominates", "note", concerned, smallest, norm.eps, message)
     largest = norm.gain_ratio[loud].max()
-    message += f"; {_channels(loud)} of them with a gain up to {largest:.3g} times the layer's median"
+    message += f"; {loud.sum()} of them with a gain up to {largest:.3g} times the layer's median"
     return _flag("eps_dominates", "warning", loud, largest, limit, message)
 
 
@@ -119,8 +120,7 @@ def _never_fires(norm: ExaminedNorm) -> Flag | None:
     limits = norm.limits
     if norm.around.activation not in RECTIFIERS:
         return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        height = np.nan_to_num(norm.bias / norm.size, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    height = np.nan_to_num(norm.bias / norm.size, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     concerned = norm.is_sound & (height < _NORMAL.inv_cdf(limits.never_fires))
     if not concerned.any():
         return None

@@ -64,8 +64,8 @@ class LayerStats(BaseModel):
     activation: str | None = None
     """The elementwise function that alone reads its output, such as `relu`; null where none does."""
     folding_error: float | None = None
-    """Folded in the serving precision against unfolded in float64, on a probe: the largest difference at the
-    output of `folding_error_at`, over the largest value there. Null where it was not measured."""
+    """Folded, in the serving precision against float64, on a probe: the largest difference at the output of
+    `folding_error_at`, over the largest value there. Null where it was not measured."""
     folding_error_at: str | None = None
     """This norm; or, where its output is gone from the folded network, the next one that is there; or
     `answer`, that of the network."""

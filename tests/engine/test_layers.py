@@ -236,6 +236,18 @@ def test_weights_that_are_0_are_not_lost() -> None:
     assert [flag.flag for flag in layer.flags] == ["constant_channel"]
 
 
+def test_of_a_kept_norm_its_own_scale_is_counted() -> None:
+    network: Any = Net(lambda net, x: net.bn(x) + x, bn=nn.BatchNorm2d(8))
+    trained(network)
+    with torch.no_grad():
+        network.bn.weight.fill_(1.0)
+        network.bn.weight[1], network.bn.weight[2] = 0.0, 1e-9
+    (layer,) = described(network, "float16", channels=8)
+    assert layer.outcome == "kept"
+    flags = {flag.flag: flag.channels for flag in layer.flags}
+    assert flags == {"constant_channel": [1, 2], "precision": [2]}
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_the_channels_of_a_transposed_convolution_are_its_outputs(groups: int) -> None:
     network: Any = Net(

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.inspection.flag import Flag, Lost, Surroundings
 from service.inspection.flags import flags
@@ -110,8 +112,9 @@ def test_a_weight_far_below_the_median_makes_a_constant() -> None:
 
 def test_it_says_which_constants_the_relu_makes_0() -> None:
     # Also flagged as never firing: one of the two constants is below 0.
-    constant, never = flags(sound(weight={2: 1e-6, 6: 1e-6}, bias={2: 0.25, 6: -0.5}), EPS, RELU)
-    assert constant.message.endswith("the relu behind makes 1 of 2 of these 0")
+    weight, bias = dict.fromkeys((2, 3, 6), 1e-6), {2: 0.25, 3: 0.5, 6: -0.5}
+    constant, never = flags(sound(weight=weight, bias=bias), EPS, RELU)
+    assert constant.message.endswith("the relu behind makes 1 of 3 of these 0")
     assert never.channels == [6]
 
 
@@ -247,6 +250,13 @@ def test_sixteen_channels_are_listed_and_all_are_counted() -> None:
 def test_the_gravest_flag_comes_first() -> None:
     vectors = sound(bias={1: -9.0, 2: math.nan}, running_var={3: 1e-7}, weight={3: 0.01})
     assert [flag.level for flag in flags(vectors, EPS, RELU)] == ["error", "note", "note"]
+    silent = sound(bias=dict.fromkeys(range(4), -9.0), weight={7: 0.0})
+    assert [flag.flag for flag in flags(silent, EPS, RELU)][:2] == ["never_fires", "constant_channel"]
+
+
+def test_medians_are_those_of_the_channels_that_are_numbers() -> None:
+    weights = {**dict.fromkeys(range(4), math.nan), 4: 5e-4, 5: 1.0, 6: 1.0, 7: 1.0}
+    assert [flag.flag for flag in flags(sound(weight=weights), EPS)] == ["non_finite", "constant_channel"]
 
 
 def test_a_flag_lies_in_no_channel_that_is_no_number() -> None:
@@ -260,6 +270,23 @@ def test_a_norm_without_weight_and_bias_is_looked_at_as_one_of_1_and_0() -> None
     assert flags(vectors, EPS, RELU) == []
     vectors["running_var"][2] = 1e-12
     assert [flag.flag for flag in flags(vectors, EPS, RELU)] == ["eps_dominates", "outlier_gain"]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(*[st.floats(width=32)] * 4), min_size=1, max_size=6),
+    st.sampled_from([0.0, 1e-12, 1e-5, 1.0]),
+    st.sampled_from([None, "relu"]),
+)
+def test_any_numbers_have_flags_that_json_can_hold(
+    rows: list[tuple[float, ...]], eps: float, activation: str | None
+) -> None:
+    names = ("running_mean", "running_var", "weight", "bias")
+    vectors = dict(zip(names, np.array(rows, np.float32).T, strict=True))
+    for flag in flags(vectors, eps, Surroundings(activation)):
+        assert math.isfinite(flag.value)
+        assert 1 <= flag.count <= len(rows)
+        assert flag.channels == sorted(set(flag.channels) & set(range(len(rows))))
 
 
 def test_float16_vectors_are_looked_at_in_float64() -> None:
