@@ -18,10 +18,18 @@ QUIET = [
     "--disable-dev-shm-usage",  # that of a container is small, and a page that outgrows it dies
 ]
 NOT_WATCHED = {
-    **{"state": "off", "meaning": "Live rows are not looked at.", "layers": []},
-    **{"reference": "frozen", "baseline_rows": None, "collected": 0, "n": 0, "n_eff": 0.0},
-    **{"scores": None, "thresholds": None},
+    "state": "off",
+    "meaning": "Live rows are not looked at.",
+    "reference": "frozen",
+    "baseline_rows": None,
+    "collected": 0,
+    "n": 0,
+    "n_eff": 0.0,
+    "scores": None,
+    "thresholds": None,
+    "layers": [],
 }
+"""What is said of live rows where nobody looks at them."""
 
 
 @dataclass

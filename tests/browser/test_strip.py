@@ -190,12 +190,13 @@ def test_drift_is_followed_while_the_page_is_open(visit: Visit) -> None:
 
 def test_server_without_drift_offers_no_such_choice(visit: Visit) -> None:
     visit.expected = ("status of 404",)
-    asked = []
-    visit.page.route("**/drift?*", lambda route: (asked.append(1), route.fulfill(status=404, json={}))[1])
+    asked: list[str] = []
+    visit.page.on("request", lambda request: asked.append(request.url))
+    visit.page.route("**/drift?*", lambda route: route.fulfill(status=404, json={}))
     page = open_page(visit)
     expect(coloured_by(page)).to_be_visible()
     for _ in range(2):
         page.wait_for_event("request", lambda request: request.url.endswith("/v1/models"))
     assert coloured_by(page).locator("option[value=drift]").count() == 0
     expect(page.locator("#drift")).to_be_hidden()
-    assert len(asked) == 1
+    assert len([address for address in asked if "/drift?" in address]) == 1
