@@ -37,7 +37,7 @@ def give(page: Page, key: str) -> None:
 
 def test_key_opens_everything_and_is_kept_in_memory_alone(visit: Visit) -> None:
     page = guarded(visit)
-    expect(page.get_by_role("dialog")).to_contain_text("a key is needed")
+    expect(page.get_by_role("dialog")).to_contain_text("A key is needed.")
     give(page, KEY)
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(strip(page).get_by_role("link")).to_have_count(5)
@@ -56,6 +56,7 @@ def test_key_opens_everything_and_is_kept_in_memory_alone(visit: Visit) -> None:
 def test_wrong_key_is_asked_for_again(visit: Visit) -> None:
     page = guarded(visit)
     give(page, "a-wrong-key")
+    expect(page.get_by_role("dialog")).to_contain_text("That key was refused.")
     give(page, KEY)
     expect(strip(page).get_by_role("link")).to_have_count(5)
 

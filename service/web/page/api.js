@@ -1,5 +1,6 @@
 // The server's answers; what goes wrong becomes a Problem that has a sentence to show.
 
+import { sentence } from "./dom.js";
 import { another, current, headers } from "./key.js";
 
 /** An error that the server explained (status > 0), or no answer at all (status 0). */
@@ -17,7 +18,7 @@ async function ask(address, options = {}, patience = 15_000) {
     const response = await fetched(address, { ...options, headers: { ...options.headers, ...headers() } }, patience);
     if (response.ok) return response;
     const problem = await explained(response);
-    if (problem.status !== 401 || !(await another(key, `${problem.message}.`))) throw problem;
+    if (problem.status !== 401 || !(await another(key, sentence(problem.message)))) throw problem;
   }
 }
 

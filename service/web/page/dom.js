@@ -28,6 +28,9 @@ export function number(value, digits = 4) {
   return text.replace(/\.?0+e/, "e").replace("e+", "e").replaceAll("-", "−");
 }
 
+/** What the server says, as a sentence. */
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (text.endsWith(".") ? "" : ".");
+
 /** "1 norm", "5 norms". */
 export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 

@@ -20,7 +20,7 @@ export async function another(refused, why) {
   if (key !== refused) return true;
   opener.hidden = false;
   if (declined) return false;
-  asking ??= ask(why).finally(() => (asking = null));
+  asking ??= ask(refused === null ? why : `That key was refused. ${why}`).finally(() => (asking = null));
   return asking;
 }
 

@@ -3,7 +3,7 @@
 import { address, route, same } from "./address.js";
 import * as api from "./api.js";
 import { showDetail } from "./detail.js";
-import { el, placeMeanings } from "./dom.js";
+import { el, placeMeanings, sentence } from "./dom.js";
 import { showDrift } from "./drift.js";
 import { showAlarms } from "./flags.js";
 import * as key from "./key.js";
@@ -58,8 +58,6 @@ function trouble(error, wait) {
   const text = error === null ? "" : `${sentence(error.message)} Trying again every ${wait === 1 ? "second" : `${wait} seconds`}; what is below may be out of date.`;
   if (place.trouble.textContent !== text) place.trouble.textContent = text;
 }
-
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + ".";
 
 /** Shows the model that the address names, or the first. */
 async function showAll() {
