@@ -179,8 +179,10 @@ def test_drift_of_a_norm_shows_the_channels_that_moved_and_how(visit: Visit) -> 
 
 
 def test_drift_is_followed_while_the_page_is_open(visit: Visit) -> None:
-    told_drift(visit, {**DRIFTING, "state": "ok", "meaning": "Live rows look like the reference."})
+    calm = {"state": "ok", "meaning": "Live rows look like the reference.", "contrary": 2}
+    told_drift(visit, {**DRIFTING, **calm})
     page = open_page(visit)
+    expect(page.locator("#drift")).to_contain_text("2 windows in a row said otherwise")
     expect(page.locator("#drift")).to_contain_text("ok")
     expect(coloured_by(page)).to_have_value("outcome")
     told_drift(visit, DRIFTING)

@@ -14,9 +14,9 @@ export function showDrift(place, report) {
 }
 
 function sentences(report) {
-  const { state, meaning, scores, thresholds, reference, baseline_rows, collected, n, n_eff } = report;
+  const { state, meaning, scores, thresholds, reference, baseline_rows, collected, contrary, n, n_eff } = report;
   const against = reference === "baseline" ? `the baseline of ${counted(baseline_rows, "row")}` : "the frozen statistics";
-  const rows = n ? `of ${counted(n, "row")}, worth ${number(n_eff, 3)} independent ones, against ${against}` : `${counted(collected, "row")} seen so far`;
+  const rows = n ? `of ${counted(n, "row")}, worth ${number(n_eff, 3)} independent ones, against ${against}${contrary ? `; ${counted(contrary, "window")} in a row said otherwise, and three change the state` : ""}` : `${counted(collected, "row")} seen so far`;
   return [
     el("p", {}, term("drift", "Live rows"), ": ", el("strong", { class: "state", "data-state": state }, state), " ", el("span", { class: "quiet" }, meaning)),
     state === "off" || state === "failed" ? null : el("p", { class: "quiet" }, scores ? el("span", { class: "number" }, `input ${of(scores.input, thresholds?.input)}; content ${of(scores.content, thresholds?.content)}`) : null, ` ${rows}`),
