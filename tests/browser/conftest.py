@@ -1,23 +1,35 @@
 """A real server process and a real Chromium, started once; a page that notices what it should not do."""
 
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from torch import Tensor
 
-ROOT = Path(__file__).parents[2]
+from tests.e2e.server import Server
+from tests.e2e.stores import copied, with_tensors
+
 PATIENCE = 300.0  # seconds; only a hang takes this long
 QUIET = [
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
     "--disable-dev-shm-usage",  # that of a container is small, and a page that outgrows it dies
 ]
-READY = "ready at "
+NOT_WATCHED = {
+    "state": "off",
+    "meaning": "Live rows are not looked at.",
+    "reference": "frozen",
+    "baseline_rows": None,
+    "collected": 0,
+    "n": 0,
+    "n_eff": 0.0,
+    "scores": None,
+    "thresholds": None,
+    "layers": [],
+}
+"""What is said of live rows where nobody looks at them."""
 
 
 @dataclass
@@ -47,33 +59,23 @@ class Visit:
             self.complaints.append(f"request to {request.url}")
 
 
+def damage(tensors: dict[str, Tensor]) -> None:
+    """What raises flags and can still be served: two channels of small weight, one of small variance."""
+    tensors["bn2.running_var"][3] = 1e-9
+    tensors["bn4.weight"][5:7] = 1e-6
+    tensors["bn4.bias"][5:7] = 0.5
+
+
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of the shipped model, ready."""
-    log = tmp_path_factory.mktemp("server") / "stderr.txt"
-    command = [sys.executable, "-m", "service", "serve", "--port", "0"]
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
-    try:
-        yield _address(process, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        for line in log.read_text().splitlines():
-            if line.startswith(READY):
-                return line.removeprefix(READY).split()[0]
-        assert process.poll() is None, f"the server ended:\n{log.read_text()}"
-        time.sleep(0.05)
-    pytest.fail(f"the server was not ready within {PATIENCE:.0f} s:\n{log.read_text()}")
+    """The address of a ready server of the shipped model, and of `worn`, which raises health flags."""
+    store = tmp_path_factory.mktemp("store")
+    copied(store)
+    with_tensors(copied(store, "worn"), damage)
+    with Server.start(model_store=store) as started:
+        yield started.address
+        assert started.stop() == 0, started.log
+        assert "Traceback" not in started.log
 
 
 @pytest.fixture(scope="package")  # gone before other tests run: Playwright keeps an event loop running
@@ -89,6 +91,11 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
+def watches(server: str) -> bool:
+    """Whether this server says what live rows come to."""
+    return "/v1/models/{model}/drift" in httpx.get(f"{server}/openapi.json").json()["paths"]
+
+
 @pytest.fixture
 def visit(server: str, browser: Browser) -> Iterator[Visit]:
     """A fresh page; at the end of the test it has logged no error and asked no other host."""
@@ -96,5 +103,7 @@ def visit(server: str, browser: Browser) -> Iterator[Visit]:
         visited = Visit(context.new_page(), server)
         context.set_default_timeout(PATIENCE * 1000)
         expect.set_options(timeout=PATIENCE * 1000)
+        if not watches(server):
+            context.route("**/drift?*", lambda route: route.fulfill(json=NOT_WATCHED))
         yield visited
         assert visited.unexpected() == []

@@ -6,39 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Route, expect
 
-from .conftest import PATIENCE, Visit
+from .conftest import Visit
+from .parts import DIGITS, QUANTITIES, VECTORS, detail, open_page, shown, strip, told
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
-
-DIGITS = sorted(Path(__file__).parents[1].joinpath("digits").glob("*.png"))
-VECTORS = ["running_mean", "running_var", "weight", "bias", "scale", "shift"]
-QUANTITIES = [*VECTORS, "eps", "momentum", "num_batches_tracked"]
-
-
-def told(server: str, path: str) -> Any:
-    """What the server answers at a path."""
-    return httpx.get(f"{server}{path}", timeout=PATIENCE, trust_env=False).raise_for_status().json()
-
-
-def shown(number: Locator) -> float:
-    """A number as the page writes it."""
-    return float((number.text_content() or "").replace("−", "-"))
-
-
-def strip(page: Page) -> Locator:
-    return page.get_by_role("navigation", name="Norms, in network order")
-
-
-def detail(page: Page, norm: str) -> Locator:
-    return page.get_by_role("region", name=norm, exact=True)
-
-
-def open_page(visit: Visit, path: str = "/") -> Page:
-    visit.page.goto(path)
-    expect(visit.page.get_by_role("heading", name="bn", level=3).first).to_be_visible()
-    return visit.page
 
 
 def test_shows_the_model_and_that_all_five_norms_are_folded(visit: Visit) -> None:
@@ -80,19 +53,6 @@ def test_equation_of_a_norm_has_the_numbers_of_the_chosen_channel(
         assert shown(opened.locator(f"mn[data-quantity={name}]")) == pytest.approx(value, rel=1e-4), name
 
 
-def test_detail_draws_six_distributions(visit: Visit) -> None:
-    page = open_page(visit)
-    drawn = detail(page, "bn1").get_by_role("img")
-    expect(drawn).to_have_count(len(VECTORS))
-    layer = told(visit.server, "/v1/models/digits/layers/bn1")
-    for vector, plot in zip(VECTORS, drawn.all(), strict=True):
-        bars = plot.locator("rect").evaluate_all(
-            "bars => bars.map(bar => Number(bar.getAttribute('height')))"
-        )
-        counts = layer["histograms"][vector]["counts"]
-        assert [bar / max(bars) for bar in bars] == pytest.approx([count / max(counts) for count in counts])
-
-
 def test_address_keeps_what_is_open(visit: Visit) -> None:
     page = open_page(visit)
     strip(page).get_by_role("link", name="bn4").click()
@@ -105,7 +65,7 @@ def test_address_keeps_what_is_open(visit: Visit) -> None:
 def test_keyboard_reaches_a_norm_and_opens_it(visit: Visit) -> None:
     page = open_page(visit)
     focused = page.locator(":focus")
-    for _ in range(12):
+    for _ in range(20):
         page.keyboard.press("Tab")
         if focused.get_attribute("data-norm"):
             break

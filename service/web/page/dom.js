@@ -10,7 +10,7 @@ function maker(namespace) {
       if (typeof value === "function") element.addEventListener(name.slice(2), value);
       else if (value !== null && value !== false) element.setAttribute(name, value);
     }
-    element.append(...children.flat().filter((child) => child !== null));
+    element.append(...children.flat(Infinity).filter((child) => child !== null));
     return element;
   };
 }
@@ -28,8 +28,17 @@ export function number(value, digits = 4) {
   return text.replace(/\.?0+e/, "e").replace("e+", "e").replaceAll("-", "−");
 }
 
+/** What the server says, as a sentence. */
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (text.endsWith(".") ? "" : ".");
+
 /** "1 norm", "5 norms". */
 export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+
+/** A norm's momentum for people. */
+export const momentum = (norm) => {
+  if (norm.momentum !== null) return number(norm.momentum);
+  return norm.num_batches_tracked === null ? "–" : "average"; // an average counts its batches
+};
 
 /** The name of a quantity, which opens its meaning. */
 export function term(key, text = NAMES[key]) {
@@ -47,6 +56,8 @@ export const NAMES = {
   momentum: "momentum",
   num_batches_tracked: "tracked batches",
   parity: "parity",
+  activation: "activation",
+  folding_error: "folding error",
 };
 export const VECTORS = ["running_mean", "running_var", "weight", "bias", "scale", "shift"];
 

@@ -1,15 +1,12 @@
 // The models: what is served, what became of its norms, and how exact the result is.
 
+import { address, same } from "./address.js";
 import { counted, el, number, svg, term } from "./dom.js";
 
 /** One card per served version; the chosen one also shows its parity on an axis. */
 export function showModels(place, models, chosen, fold) {
   place.replaceChildren(el("ul", { class: "models" }, models.map((model) => card(model, same(model, chosen), fold))));
 }
-
-export const same = (one, other) => other !== null && one.model === other.model && one.version === other.version;
-export const address = ({ model, version }, ...rest) =>
-  "#/" + [model, version, ...rest].map(encodeURIComponent).join("/");
 
 function card(model, isChosen, fold) {
   const { norms, folded, kept } = model.fold;

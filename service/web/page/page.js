@@ -1,30 +1,28 @@
 // The page: asks the server what it serves, shows it, and keeps asking; the address says what is open.
 
+import { address, route, same } from "./address.js";
 import * as api from "./api.js";
 import { showDetail } from "./detail.js";
-import { el, placeMeanings } from "./dom.js";
-import { address, same, showModels } from "./models.js";
-import { mark, showLegend, showStrip, showTable } from "./norms.js";
+import { el, placeMeanings, sentence } from "./dom.js";
+import { showDrift } from "./drift.js";
+import { showAlarms } from "./flags.js";
+import * as key from "./key.js";
+import { live } from "./live.js";
+import { showModels } from "./models.js";
+import { Strip, mark } from "./strip.js";
+import { showTable } from "./table.js";
 import { tryIt } from "./try_it.js";
+import { until } from "./waiting.js";
 
 const CALM_S = 5; // between two looks at a server that is ready
 const PATIENCE_S = [1, 2, 4, 5]; // between two tries to reach one that is not
 
-const place = Object.fromEntries(["state", "trouble", "models", "legend", "strip", "detail", "table"].map((id) => [id, document.getElementById(id)]));
+const ids = ["state", "trouble", "models", "legend", "strip", "choice", "colouring", "about", "alarms", "drift", "detail", "table", "live"];
+const place = Object.fromEntries(ids.map((id) => [id, document.getElementById(id)]));
+const strip = new Strip(place);
 
 // What is known of the server, and what of it is on the page.
-const known = { models: [], norms: [], key: null, opened: null, failures: 0, called: false };
-
-/** `#/model/version/norm/channel`, each part optional from the right. */
-function route() {
-  if (!location.hash.startsWith("#/")) return {};
-  try {
-    const [model, version, norm, channel] = location.hash.slice(2).split("/").map(decodeURIComponent);
-    return { model, version: Number(version), norm, channel: Number(channel) || 0 };
-  } catch {
-    return {}; // an address that nobody's link made
-  }
-}
+const known = { models: [], norms: [], key: null, opened: null, failures: 0, called: false, drift: null, watches: true, showDrift: () => {} };
 
 /** Looks at the server, again and again; what changed there is shown here. */
 async function look() {
@@ -35,6 +33,7 @@ async function look() {
     known.models = models;
     say(state);
     if (changed) await showAll();
+    else await lookAtDrift();
     known.failures = 0;
     trouble(null);
     if (state !== "ready") wait = 1;
@@ -49,12 +48,6 @@ async function look() {
   look();
 }
 
-/** Waits for so many seconds, and as long as nobody looks at the page. */
-async function until(seconds) {
-  await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
-  if (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
-}
-
 function say(state) {
   if (place.state.textContent !== state) place.state.textContent = state;
   place.state.dataset.state = state;
@@ -66,8 +59,6 @@ function trouble(error, wait) {
   if (place.trouble.textContent !== text) place.trouble.textContent = text;
 }
 
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + ".";
-
 /** Shows the model that the address names, or the first. */
 async function showAll() {
   const { model, version } = route();
@@ -75,28 +66,47 @@ async function showAll() {
   const chosen = model === undefined ? known.models[0] : named;
   known.key = chosen ?? null;
   known.opened = null;
+  known.watches = true;
+  fitDrawing(chosen?.input_shape);
   if (!chosen) {
     showNothing(model);
     return;
   }
+  for (const id of ["strip", "table"]) place[id].setAttribute("aria-busy", "true");
   const [fold, { layers }] = await Promise.all([api.fold(chosen), api.layers(chosen)]);
   if (known.key !== chosen) return;
   known.norms = layers;
   showModels(place.models, known.models, chosen, fold);
-  showLegend(place.legend, layers);
-  showStrip(place.strip, chosen, layers);
+  strip.show(chosen, layers, null);
+  showAlarms(place.alarms, chosen, layers);
   showTable(place.table, chosen, layers);
   for (const id of ["models", "strip", "table"]) place[id].removeAttribute("aria-busy");
   await showOpened();
+  await lookAtDrift();
 }
 
 function showNothing(wanted) {
   const words = wanted === undefined || !known.models.length ? "Models are being read, folded and proven" : `No model “${wanted}” is served`;
   if (known.models.length) showModels(place.models, known.models, null, null);
   else place.models.replaceChildren(el("p", { class: "quiet" }, words));
-  for (const id of ["strip", "table"]) place[id].replaceChildren(el("p", { class: "quiet" }, words));
-  place.legend.replaceChildren();
+  strip.clear(words);
+  place.table.replaceChildren(el("p", { class: "quiet" }, words));
+  place.alarms.replaceChildren();
+  showDrift(place.drift, null);
   place.detail.hidden = true;
+}
+
+/** Asks what live rows come to, unless the server has said that it does not look at them. */
+async function lookAtDrift() {
+  const chosen = known.key;
+  if (!chosen || !known.watches) return;
+  const report = await api.drift(chosen);
+  if (known.key !== chosen) return;
+  known.watches = report !== null;
+  known.drift = report;
+  showDrift(place.drift, report);
+  strip.drift(report && report.state !== "off" ? report : null);
+  known.showDrift(report);
 }
 
 /** Opens the norm that the address names, or the first. */
@@ -110,21 +120,22 @@ async function showOpened() {
   }
   if (known.opened === name) return;
   known.opened = name;
-  const key = known.key;
+  const chosen = known.key;
   place.detail.setAttribute("aria-busy", "true");
   try {
-    const detail = await api.layer(key, name);
-    if (known.opened !== name || known.key !== key) return;
+    const detail = await api.layer(chosen, name);
+    if (known.opened !== name || known.key !== chosen) return;
     const at = Math.min(channel ?? 0, detail.num_features - 1);
-    showDetail(place.detail, detail, at, (to) => {
-      if (known.opened === name && known.key === key) history.replaceState(null, "", address(key, name, to));
+    known.showDrift = showDetail(place.detail, detail, at, (to) => {
+      if (known.opened === name && known.key === chosen) history.replaceState(null, "", address(chosen, name, to));
     });
+    known.showDrift(known.drift);
     bringIntoView();
   } catch (error) {
     known.opened = null;
     if (!(error instanceof api.Problem)) throw error;
     place.detail.hidden = false;
-    place.detail.replaceChildren(el("div", { class: "refusal" }, el("p", {}, sentence(error.message)), el("button", { type: "button", onclick: showOpened }, "Try again")));
+    place.detail.replaceChildren(el("h3", { id: "detail-title" }, name), el("div", { class: "refusal" }, el("p", {}, sentence(error.message)), el("button", { type: "button", onclick: showOpened }, "Try again")));
   } finally {
     place.detail.removeAttribute("aria-busy");
   }
@@ -143,7 +154,7 @@ async function follow() {
   }
 }
 
-/** A norm that was opened from the table is brought to where the reader is. */
+/** A norm that was opened from the table or an alarm is brought to where the reader is. */
 function bringIntoView() {
   if (!known.called) return;
   known.called = false;
@@ -152,12 +163,14 @@ function bringIntoView() {
 }
 
 document.addEventListener("click", (event) => {
-  const link = event.target.closest?.("[data-from=table]");
+  const link = event.target.closest?.("[data-from]");
   if (!link) return;
   known.called = true;
   if (link.dataset.norm === known.opened) bringIntoView();
 });
 addEventListener("hashchange", follow);
 placeMeanings();
-tryIt(() => known.key);
+const fitDrawing = tryIt(() => known.key);
+key.connect(() => (known.failures += 1));
 look();
+live(place.live, () => known.key);

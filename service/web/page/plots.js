@@ -1,9 +1,9 @@
-// Plots: plain SVG that stretches to its box; words and numbers stay in HTML, where they can be read.
+// Small plots in tables and lists: plain SVG that stretches to its box; words and numbers stay in HTML, where they can be read.
 
-import { svg } from "./dom.js";
+import { el, svg } from "./dom.js";
 
 const W = 100;
-const H = 40;
+const isAll = (values) => values.every((value) => value !== null && Number.isFinite(value));
 
 const stretched = (height, attributes, ...marks) =>
   svg("svg", { viewBox: `0 0 ${W} ${height}`, preserveAspectRatio: "none", ...attributes }, ...marks);
@@ -11,22 +11,9 @@ const stretched = (height, attributes, ...marks) =>
 const upright = (x, height, name) =>
   svg("line", { class: name, x1: x, x2: x, y1: 0, y2: height, "vector-effect": "non-scaling-stroke" });
 
-/** A histogram with the place of 0 and of one chosen value. */
-export function histogram({ edges, counts }, chosen, label) {
-  const [low, high] = [edges[0], edges[edges.length - 1]];
-  const x = (value) => (W * (value - low)) / (high - low || 1);
-  const most = Math.max(...counts, 1);
-  const bars = counts.map((count, i) => {
-    const height = (H - 2) * (count / most);
-    return svg("rect", { x: x(edges[i]) + 0.25, y: H - height, width: Math.max(x(edges[i + 1]) - x(edges[i]) - 0.5, 0.2), height });
-  });
-  const zero = low < 0 && high > 0 ? upright(x(0), H, "zero") : null;
-  const value = Number.isFinite(chosen) ? upright(x(chosen), H, "chosen") : null;
-  return stretched(H, { class: "histogram", role: "img", "aria-label": label }, bars, zero, value);
-}
-
 /** From min to max on an axis that all rows of a column share. */
 export function range(summary, [low, high]) {
+  if (!isAll([summary.min, summary.max])) return null;
   const x = (value) => (W * (value - low)) / (high - low || 1);
   const left = x(summary.min);
   return stretched(
@@ -39,6 +26,7 @@ export function range(summary, [low, high]) {
 
 /** Mean and one standard deviation to both sides. */
 export function spread({ mean, std }, [low, high]) {
+  if (!isAll([mean, std])) return el("span", { class: "quiet" }, "not a number");
   const x = (value) => (W * (value - low)) / (high - low || 1);
   return stretched(
     10,
@@ -51,7 +39,8 @@ export function spread({ mean, std }, [low, high]) {
 
 /** The interval that holds every given value, and a little air. */
 export function extent(values) {
-  const finite = values.filter(Number.isFinite);
+  const finite = values.filter((value) => value !== null && Number.isFinite(value));
+  if (!finite.length) return [0, 1];
   const [low, high] = [Math.min(...finite), Math.max(...finite)];
   const air = 0.04 * (high - low || 1);
   return [low - air, high + air];

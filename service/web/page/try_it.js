@@ -1,9 +1,10 @@
-// Try it: one image by file, drop or paste; the classes that the model sees in it, and how long that took.
+// Try it: one image by file, drop, paste or drawing; the classes that the model sees in it, and how long that took.
 
 import { predict } from "./api.js";
+import { Drawing } from "./drawing.js";
 import { el, number } from "./dom.js";
 
-/** Connects the panel; `model()` tells which version answers, or null. */
+/** Connects the panel; `model()` tells which version answers, or null. Answers what takes the shape of its input. */
 export function tryIt(model) {
   const [file, drop, preview, answer] = ["file", "drop", "preview", "answer"].map((id) => document.getElementById(id));
   let latest = 0;
@@ -40,6 +41,8 @@ export function tryIt(model) {
     drop.classList.remove("over");
     if (event.dataTransfer.files[0]) send(event.dataTransfer.files[0]);
   });
+  const drawing = new Drawing(document.getElementById("drawing"), send);
+  return (shape) => drawing.fit(shape);
 }
 
 function show(preview, image) {
