@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ QUIET = [
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
     "--disable-dev-shm-usage",  # that of a container is small, and a page that outgrows it dies
 ]
-NOT_WATCHED = {
+NOT_WATCHED: dict[str, Any] = {
     "state": "off",
     "meaning": "Live rows are not looked at.",
     "reference": "frozen",
