@@ -411,11 +411,18 @@ def dependencies() -> set[str]:
     return names - {project["name"]}
 
 
+def vendored() -> set[str]:
+    """What lies in folders of others' files, each with its licence and its origin."""
+    folders = [*(ROOT / "service").rglob("vendor/*/"), *(ROOT / "tests").rglob("vendor/*/")]
+    assert all((folder / name).is_file() for folder in folders for name in ("LICENSE", "VENDORED.txt"))
+    return {folder.name for folder in folders}
+
+
 def test_every_dependency_has_a_row_and_every_row_a_dependency() -> None:
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "|" in line
     ]
     named = {row[0] for row in rows[2:] if not row[0].startswith("**")}
-    assert named == dependencies()
+    assert named == dependencies() | vendored()
     assert [row[0] for row in rows[2:] if row[0] in named and not all(row[1:])] == []

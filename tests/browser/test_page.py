@@ -25,6 +25,21 @@ def test_shows_the_model_and_that_all_five_norms_are_folded(visit: Visit) -> Non
     assert [piece.get_attribute("data-outcome") for piece in pieces.all()] == ["into_producer"] * 5
 
 
+def test_model_that_is_not_chosen_shows_its_parity_and_may_be_chosen(visit: Visit) -> None:
+    page = open_page(visit)
+    worn = page.locator(".model").filter(has_text="worn")
+    models = told(visit.server, "/v1/models")["models"]
+    error = next(model["fold"]["max_relative_error"] for model in models if model["model"] == "worn")
+    written = re.search(r"error ([^,]+), unfolded", worn.text_content() or "")
+    assert written
+    assert float(written[1].replace("−", "-")) == pytest.approx(error, rel=0.05)
+    expect(worn.get_by_role("img")).to_have_count(0)
+    worn.get_by_role("link", name="worn").click()
+    expect(worn.get_by_role("img", name="tolerance")).to_be_visible()
+    expect(worn).to_have_attribute("aria-current", "true")
+    expect(strip(page).get_by_role("link", name="bn1")).to_have_attribute("href", "#/worn/1/bn1")
+
+
 def test_table_has_every_norm_with_what_it_knows(visit: Visit) -> None:
     page = open_page(visit)
     for layer in told(visit.server, "/v1/models/digits/layers")["layers"]:

@@ -9,6 +9,7 @@ import { until } from "./waiting.js";
 
 const EVERY_S = 2;
 const KEPT = 120; // readings: four minutes
+const LEAST_S = 60; // on the axis of time
 const FEWEST = 4; // buckets of batch sizes on the axis
 
 /** Connects the panel and keeps it up to date; `model()` tells the version, or null. */
@@ -33,7 +34,7 @@ class Panel {
   #rates = [];
 
   constructor(place) {
-    const past = { range: () => [-EVERY_S * (KEPT - 1), 0], words: (second) => (second ? `−${-second} s` : "now") };
+    const past = { range: () => [Math.min(-LEAST_S, this.oldest), 0], words: (second) => (second ? `−${-second} s` : "now") };
     const fromZero = { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] };
     const sparse = { points: { show: true, size: 4 } };
     this.numbers = el("dl", { class: "facts" });
@@ -41,6 +42,7 @@ class Panel {
     this.throughput = new Chart("Throughput", { series: [line("accent"), line("warm", { dash: [5, 3] })], x: past, y: fromZero }, [[], [], []]);
     this.latency = new Chart("Latency", { series: [line("accent", sparse), line("warm", { ...sparse, dash: [5, 3] })], x: past, y: fromZero }, [[], [], []]);
     this.uppers = [""];
+    this.oldest = 0;
     this.batches = new Chart("Batch sizes", { series: [bars("accent")], x: { range: () => [-0.6, this.uppers.length - 0.4], values: (_, splits) => splits.map((split) => this.uppers[split] ?? "") }, y: fromZero }, [[], []]);
     place.replaceChildren(
       this.trouble,
@@ -82,6 +84,7 @@ class Panel {
     const now = this.#rates.at(-1);
     this.numbers.replaceChildren(...facts(now, latest).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { class: "number" }, value))));
     const at = this.#rates.map((rate) => rate.at - latest.at);
+    this.oldest = at[0] ?? 0;
     const of = (name) => this.#rates.map((rate) => rate[name]);
     this.throughput.show([at, of("rows"), of("requests")], `Throughput: now ${number(now?.rows, 3)} rows and ${number(now?.requests, 3)} requests per second`);
     this.latency.show([at, of("median"), of("p99")], `Latency: now ${number(now?.median, 3)} milliseconds in the median, ${number(now?.p99, 3)} in the 99th percentile`);

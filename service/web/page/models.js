@@ -21,7 +21,7 @@ function card(model, isChosen, fold) {
     ),
     facts(model),
     el("div", {}, el("p", { class: "folded" }, el("strong", {}, `${folded} of ${norms}`), ` norms folded${kept ? `, ${kept} kept` : ""}`), squares(folded, norms)),
-    isChosen && fold ? parity(model, fold.parity) : null,
+    isChosen && fold ? parity(model, fold.parity) : parityLine(model.fold),
   );
 }
 
@@ -50,6 +50,10 @@ function squares(folded, norms) {
   );
   return norms ? svg("svg", { class: "squares", viewBox: `0 0 ${1.06 * norms - 0.06} 1`, preserveAspectRatio: "none", "aria-hidden": "true" }, pieces) : null;
 }
+
+/** The same of a model that is not chosen, in a line. */
+const parityLine = ({ max_relative_error: served, unfolded_relative_error: unfolded, top1_agreement }) =>
+  el("p", { class: "quiet" }, term("parity", "Parity"), `: error ${number(served, 2)}, unfolded ${number(unfolded, 2)}; same top class ${number(100 * top1_agreement, 4)} %`);
 
 /** The errors on a logarithmic axis from 1e-9 to 1: left is exact, right of the tolerance is refused. */
 function parity(model, { max_relative_error: served, unfolded_relative_error: unfolded, tolerance, top1_agreement, rows }) {
