@@ -109,7 +109,11 @@ class Drift:
             thresholds = baseline.thresholds(rows, self._floor)
         self._hysteresis.hear(float(judged.input), thresholds[0])
         state = self._state()
-        is_other_content = not self._hysteresis.is_up and _finite(judged.content, 0.0) > thresholds[1]
+        is_other_content = (
+            not self._hysteresis.is_up
+            and _finite(judged.input, 0.0) <= thresholds[0]
+            and _finite(judged.content, 0.0) > thresholds[1]
+        )
         return self._bare(state).model_copy(
             update={
                 "meaning": _MEANINGS[state] + _OTHER_CONTENT * is_other_content,

@@ -3,9 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from torch import Tensor
@@ -18,19 +16,6 @@ QUIET = [
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
     "--disable-dev-shm-usage",  # that of a container is small, and a page that outgrows it dies
 ]
-NOT_WATCHED: dict[str, Any] = {
-    "state": "off",
-    "meaning": "Live rows are not looked at.",
-    "reference": "frozen",
-    "baseline_rows": None,
-    "collected": 0,
-    "n": 0,
-    "n_eff": 0.0,
-    "scores": None,
-    "thresholds": None,
-    "layers": [],
-}
-"""What is said of live rows where nobody looks at them."""
 
 
 @dataclass
@@ -92,11 +77,6 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-def watches(server: str) -> bool:
-    """Whether this server says what live rows come to."""
-    return "/v1/models/{model}/drift" in httpx.get(f"{server}/openapi.json").json()["paths"]
-
-
 @pytest.fixture
 def visit(server: str, browser: Browser) -> Iterator[Visit]:
     """A fresh page; at the end of the test it has logged no error and asked no other host."""
@@ -104,7 +84,5 @@ def visit(server: str, browser: Browser) -> Iterator[Visit]:
         visited = Visit(context.new_page(), server)
         context.set_default_timeout(PATIENCE * 1000)
         expect.set_options(timeout=PATIENCE * 1000)
-        if not watches(server):
-            context.route("**/drift?*", lambda route: route.fulfill(json=NOT_WATCHED))
         yield visited
         assert visited.unexpected() == []

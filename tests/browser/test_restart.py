@@ -5,7 +5,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.e2e.server import Server, free_port
 
-from .conftest import NOT_WATCHED, Visit, watches
+from .conftest import Visit
 from .parts import DIGITS, open_page, strip
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
@@ -17,8 +17,6 @@ def test_page_finds_a_server_that_was_started_again(browser: Browser) -> None:
     with browser.new_context(base_url=address) as context:
         visit = Visit(context.new_page(), address, expected=("net::ERR_", "status of 503"))
         with Server.start(port=port) as first:
-            if not watches(address):
-                context.route("**/drift?*", lambda route: route.fulfill(json=NOT_WATCHED))
             page = open_page(visit)
             expect(page.get_by_role("status").first).to_have_text("ready")
             assert first.stop() == 0

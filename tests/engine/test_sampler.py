@@ -253,6 +253,23 @@ def test_a_version_that_is_loaded_anew_is_looked_at_from_the_beginning(
     assert watched.notices.read("digits", 1) is None
 
 
+def test_a_first_window_above_the_threshold_is_not_said_to_be_of_other_content(watched: Watched) -> None:
+    watched.draw_all()
+    drift = watched.sampler._observers[0].drift
+    for at in range(0, len(PIXELS), 16):
+        watched.answer(PIXELS[at : at + 16], ANSWERS[at : at + 16])
+        if drift.report.windows:
+            break
+    report = drift.report
+    assert (report.state, report.contrary) == ("ok", 1)
+    assert report.scores is not None
+    assert report.thresholds is not None
+    assert report.scores.input is not None
+    assert report.thresholds.input is not None
+    assert report.scores.input > report.thresholds.input
+    assert "last norms" not in report.meaning
+
+
 def test_a_change_of_state_is_one_line_in_the_log(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     watched.draw_all()
