@@ -144,8 +144,10 @@ def _greet(chosen: Settings, cards: list[ModelCard], address: str) -> None:
     """The start-up summary: what is served, what was folded, how exact it is, how long it took."""
     for card in cards:
         _print_summary(card.facts)
-    err.print(f"[bold green]ready[/] at {address} (documentation at {address}/docs). Try:", soft_wrap=True)
-    err.print(f"  {_curl(chosen, cards[0], address)}", soft_wrap=True, markup=False)
+    then = " Try:" if cards else " No model is served yet."
+    err.print(f"[bold green]ready[/] at {address} (documentation at {address}/docs).{then}", soft_wrap=True)
+    if cards:
+        err.print(f"  {_curl(chosen, cards[0], address)}", soft_wrap=True, markup=False)
 
 
 def _print_summary(facts: ModelFacts) -> None:
@@ -167,8 +169,9 @@ def _curl(chosen: Settings, card: ModelCard, address: str) -> str:
     if example:
         image = str(Path(chosen.model_store) / facts.model / str(facts.version) / example)
     media_type = "image/jpeg" if image.endswith((".jpg", ".jpeg")) else "image/png"
+    key = "-H 'Authorization: Bearer KEY' " if chosen.keys or chosen.keys_file else ""
     return (
-        f"curl -H 'Content-Type: {media_type}' --data-binary @{image} "
+        f"curl {key}-H 'Content-Type: {media_type}' --data-binary @{image} "
         f"{address}/v1/models/{facts.model}/predict"
     )
 

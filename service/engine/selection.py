@@ -82,7 +82,8 @@ class Selection:
         there = self._store.versions(name)
         chosen = _chosen(there, self._settings.versions)
         if not chosen:
-            raise UnknownVersion(f"model {name!r} has none of the versions that are to be served")
+            none = "none of the versions that are to be served" if there else "no version"
+            raise UnknownVersion(f"model {name!r} has {none}")
         return [self._picked(name, version) for version in chosen]
 
     def _picked(self, name: str, version: int) -> Picked:

@@ -15,7 +15,7 @@ from .load import Load, rows
 from .server import NPY, Process, Server, until
 from .stores import copied, with_manifest, with_tensors
 from .tree import Tree, kill
-from .watching import is_well
+from .watching import is_well, restarts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,9 +196,12 @@ def test_an_empty_store_may_be_filled_while_it_is_served(tmp_path: Path, digits:
     settings: dict[str, Any] = {"model_control": "explicit", "keys": KEYS}
     with Server.start(model_store=tmp_path / "store", **settings) as server:
         assert served(server) == []
+        server.process.wait_for("No model is served yet")
         copied(tmp_path / "store")
-        assert change(server, "load").status_code == 200
+        assert (answer := change(server, "load")).status_code == 200, answer.text + server.log
         assert_serves(server, digits)
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
 
 
 # --- under load
@@ -231,7 +234,7 @@ def test_what_was_loaded_comes_back_with_a_new_engine(explicit: Server, store: P
     assert change(explicit, "load", "other").status_code == 200
     shutil.rmtree(store / "other")
     kill(Tree(explicit.process.pid).engine)
-    until(lambda: is_well(explicit))
+    until(lambda: restarts(explicit, "engine") == 1 and is_well(explicit))
     assert served(explicit) == [("digits", 2)]
     assert "other/1 is served no more" in explicit.log
     assert_serves(explicit, digits)
