@@ -9,7 +9,8 @@ IMAGE ?= foldserve
 BASE ?= docker.io/library/python:3.11-slim-bookworm
 BENCH ?= benchmarks/engine.py
 PYTEST_ARGS ?=
-PROCESSES ?= 2
+# Each takes up to 3 GiB and starts processes of its own.
+PROCESSES ?= $(shell (( $$(nproc) > 3 )) && echo 3 || echo 2)
 SOAK_SECONDS ?= 600
 # The end-to-end tests of what a container could change: processes, signals, memory, files, the network.
 OF_THE_IMAGE ?= $(patsubst %,tests/e2e/test_%.py,bad_input drain hangs infer inspection killed lifecycle predict \
@@ -42,7 +43,7 @@ help:
 	@echo '  IMAGE=foldserve       the name of the image'
 	@echo '  BASE=NAME             the image it is built on (default: $(BASE))'
 	@echo '  PYTEST_ARGS=...       more arguments for pytest'
-	@echo '  PROCESSES=2           how many run the tests'
+	@echo '  PROCESSES=2           how many run the tests (default: 3 on four cores or more, else 2)'
 	@echo '  SOAK_SECONDS=600      how long make soak takes'
 	@echo '  OF_THE_IMAGE=tests/e2e   every end-to-end test against the image, not only those of what a container could change'
 
