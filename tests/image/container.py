@@ -7,15 +7,18 @@ the host's, and no limit of memory is set.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import shutil
 import subprocess
+import tempfile
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 NAME = os.environ.get("IMAGE", "foldserve")
 PATIENCE = 300.0  # seconds; only a hang takes this long
@@ -71,7 +74,16 @@ def built(name: str = NAME) -> Image:
 
 
 def ran(*command: str) -> Finished:
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    with _one_at_a_time() if command[0] == "buildah" else nullcontext():
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Several processes run the tests, and a buildah may lose its container while another removes one."""
+    with (Path(tempfile.gettempdir()) / "foldserve-buildah.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def output_of(*command: str) -> str:
