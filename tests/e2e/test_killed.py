@@ -171,9 +171,8 @@ def test_nothing_is_left_of_a_service_whose_supervisor_is_killed(
     with Server.start(workers=2) as server:
         with Load(server.address, [rows(digits, 0, 3)], CONNECTIONS) as load:
             load.more(CONNECTIONS)
+            # Whether anybody listens at its port says nothing: it may be another service's by now.
             assert_nothing_is_left(server.process)
-            with pytest.raises(ConnectionRefusedError):
-                server.connect()
         assert [outcome for outcome in load.outcomes if outcome.status and not outcome.is_right] == []
 
 
