@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from starlette.responses import Response
+
+from service.web.predictions import dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +26,6 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 """For the routes that answer so."""
 
 
-def as_json(content: dict[str, Any]) -> bytes:
-    """JSON in which a float32 has its shortest digits, and what is not finite is null."""
-    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
 def represented(
     request: Request, content: Callable[[], dict[str, Any]], table: Callable[[], str]
 ) -> Response:
@@ -39,7 +35,7 @@ def represented(
     model behind an address changes with a restart.
     """
     media_type = preferred(request.headers.get("accept", ""))
-    body = table().encode() if media_type == CSV else as_json(content())
+    body = table().encode() if media_type == CSV else dump_json(content())
     tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
     headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "no-cache"}
     if _names(request.headers.get("if-none-match", ""), tag):

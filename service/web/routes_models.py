@@ -11,8 +11,8 @@ from service.errors import InvalidQuery
 from service.inspection.drift import unseen
 from service.inspection.drift_report import DriftReport
 from service.web.context import Context
+from service.web.predictions import dump_json
 from service.web.problems import shortened
-from service.web.representation import as_json
 from service.web.schemas import (
     FoldDetail,
     FoldSummary,
@@ -88,7 +88,7 @@ async def show_fold(context: Context, model: str, version: Version = None) -> Re
     """What became of every norm, and how exact the folded network is."""
     facts = context.client.card(model, version).facts
     content = {"model": facts.model, "version": facts.version, **facts.fold}
-    return Response(as_json(content), media_type="application/json")
+    return Response(dump_json(content), media_type="application/json")
 
 
 @router.get("/{model}/drift", response_model=DriftReport)
