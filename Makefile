@@ -13,8 +13,7 @@ PYTEST_ARGS ?=
 PROCESSES ?= $(shell (( $$(nproc) > 3 )) && echo 3 || echo 2)
 SOAK_SECONDS ?= 600
 # The end-to-end tests of what a container could change: processes, signals, memory, files, the network.
-# Not test_drain: in the namespaces that stand in for Docker a handshake may still end while the socket closes.
-OF_THE_IMAGE ?= $(patsubst %,tests/e2e/test_%.py,bad_input hangs infer inspection killed lifecycle predict \
+OF_THE_IMAGE ?= $(patsubst %,tests/e2e/test_%.py,bad_input drain hangs infer inspection killed lifecycle predict \
     protocol_routes signals versions)
 export TORCH_INDEX IMAGE BASE
 

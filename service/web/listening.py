@@ -1,41 +1,26 @@
-"""Listening sockets: made, and closed without losing a connection."""
+"""Listening sockets: closed without losing a connection."""
 
 from __future__ import annotations
 
-import ctypes
 import select
 import socket
-import struct
 from contextlib import suppress
 
-_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # Linux; Python has no names for them
-
-# A classic BPF program over the TCP header: drop what has SYN set, which is byte 13's bit 1; keep the
-# rest, such as the last packet of a handshake that has begun.
-_NO_SYN = b"".join(
-    struct.pack("HBBI", *instruction)
-    for instruction in ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
-)
+_SO_BINDTOIFINDEX = 62  # Linux; Python has no name for it
+_NO_INTERFACE = 2**31 - 1
 
 
 def refuse_newcomers(listening: socket.socket) -> None:
-    """Let no handshake begin any more, while those that have begun still end.
+    """Let no handshake begin any more, while those that have begun still end; there is no way back.
 
-    A client that is not let in tries again after a second, and is then refused, or finds whoever
-    listens at the address by then. Without this a handshake may end between the last look at the
-    accept queue and the close, and its client would see a connection that dies with its request.
-    Where the kernel has no such filter, nothing happens.
+    The socket is bound to a network interface that does not exist. So the kernel finds nobody who
+    listens when a client comes anew, and refuses it at once; what is on its way belongs to the socket
+    already. Without this a handshake may end between the last look at the accept queue and the close,
+    and its client would see a connection that dies with its request. It takes Linux 5.7, and no
+    rights; elsewhere nothing happens.
     """
-    program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
-    argument = struct.pack("HxxxxxxP", len(_NO_SYN) // 8, ctypes.addressof(program))
     with suppress(OSError):
-        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)
-
-
-def admit_newcomers(listening: socket.socket) -> None:
-    """Undo `refuse_newcomers`, whichever process called it: the socket may be older than this one."""
-    with suppress(OSError):  # as a rule there is nothing to undo
-        listening.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        listening.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
 
 
 def has_waiting(listening: socket.socket) -> bool:

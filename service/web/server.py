@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 
 from service.web.connection import LINGER_S, Connection, State
-from service.web.listening import admit_newcomers, has_waiting, refuse_newcomers
+from service.web.listening import has_waiting, refuse_newcomers
 
 if TYPE_CHECKING:
     import socket
@@ -45,12 +45,6 @@ class Server(uvicorn.Server):
             )
         )
         self.server_state: State = State()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections on `sockets`, of which another process may have ended its drain."""
-        for listening in sockets or []:
-            admit_newcomers(listening)
-        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End as the class says; `force_exit` ends it at once."""
