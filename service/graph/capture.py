@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import operator
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
-from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import OutputKind
 
 from service.errors import ModelRefused
-from service.graph.solitude import solitary
+from service.graph.export import decomposed, exported, let_go, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch.export import ExportedProgram
 
 aten = torch.ops.aten
 
@@ -78,14 +76,10 @@ def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
     """
     rows = example if len(example) > 1 else example.repeat(2, *[1] * (example.dim() - 1))
     program, first_names = exported(module, rows), _first_names(module)
-    _inline_regions(program.graph_module)
-    # Before anything else: decompositions take a dropout for a copy, which in evaluation it is not.
-    _drop_identities(program.graph, keep_answer=True)
     try:
-        graph_module = _unlifted(program, first_names)
-        _make_functional(graph_module.graph)
-    except _NotFunctional:
-        graph_module = _unlifted(_decomposed(program), first_names)
+        graph_module = _functional(program, first_names)
+    finally:
+        let_go(program)
     for node in graph_module.graph.nodes:
         if _mutates(node) or _keeps_statistics(node):
             raise ModelRefused(f"the network changes a stored tensor at inference ({node.target})")
@@ -98,6 +92,18 @@ def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
     graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
     return CapturedGraph(graph_module, rows)
+
+
+def _functional(program: ExportedProgram, first_names: dict[str, str]) -> fx.GraphModule:
+    _inline_regions(program.graph_module)
+    # Before anything else: decompositions take a dropout for a copy, which in evaluation it is not.
+    _drop_identities(program.graph, keep_answer=True)
+    try:
+        graph_module = _unlifted(program, first_names)
+        _make_functional(graph_module.graph)
+    except _NotFunctional:
+        graph_module = _unlifted(decomposed(program), first_names)
+    return graph_module
 
 
 def source_nodes(graph: fx.Graph) -> Iterator[fx.Node]:
@@ -115,43 +121,6 @@ def module_name(node: fx.Node) -> str:
     """The module that computes `node`, by its first name in the original network; empty for the root."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return str(stack[-1][0]) if stack else ""
-
-
-def exported(module: nn.Module, example: Tensor) -> ExportedProgram:
-    """What torch.export makes of `module` in evaluation mode, for any number of rows like those of `example`.
-
-    Raises `ModelRefused` where it makes nothing.
-    """
-    training = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        with _quiet(), torch.no_grad(), solitary():
-            return export(module, (example,), dynamic_shapes=({0: Dim("batch")},), strict=False)
-    except Exception as error:  # export raises whatever the network's own code raises
-        raise ModelRefused(f"the network cannot be captured with a dynamic batch: {error}") from error
-    finally:
-        for child, mode in training.items():
-            child.training = mode
-
-
-def _decomposed(program: ExportedProgram) -> ExportedProgram:
-    with _quiet(), solitary():
-        decomposed: ExportedProgram = program.run_decompositions({})
-        return decomposed
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's own warnings and tracebacks, which are about nothing that a user could change."""
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:
@@ -192,7 +161,7 @@ def _unlifted(program: ExportedProgram, first_names: dict[str, str]) -> fx.Graph
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     used = {str(node.target) for node in source_nodes(graph)}
-    with _quiet():
+    with quiet():
         return fx.GraphModule({name: stored[name].detach() for name in used}, graph)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from service.errors import InvalidConfiguration, InvalidProgram, InvalidWeights
-from service.graph.capture import exported
+from service.graph.export import exported
 from service.importing.formats import recognised
 from service.importing.source import Source
 from service.network.program import ProgramNetwork
