@@ -22,12 +22,13 @@ BIN := $(VENV)/bin
 SERVES := $(VENV)/.installed-serve
 TESTS := $(VENV)/.installed-test
 
-.PHONY: help serve test drains soak lint bench image clean FORCE
+.PHONY: help serve test drains reloads soak lint bench image clean FORCE
 
 help:
 	@echo 'make serve   serve the shipped digits model at 127.0.0.1:8000 (FOLDSERVE_* in the environment changes that)'
 	@echo 'make test    lint, types, build the image, every test, and end to end once more against the image'
 	@echo 'make drains  forty shutdowns under load, of which none may lose a request'
+	@echo 'make reloads thirty reloads with 32 clients: none may see a failure, memory flat'
 	@echo 'make soak    ten minutes of mixed good and bad requests: every one answered, memory flat (SOAK_SECONDS=...)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the engine against other engines, for hours; one of the other scripts: BENCH=benchmarks/NAME.py'
@@ -59,6 +60,9 @@ test: lint
 
 drains: $(TESTS)
 	FOLDSERVE_TEST_DRAINS=20 $(BIN)/python -m pytest tests/e2e/test_drain.py $(PYTEST_ARGS)
+
+reloads: $(TESTS)
+	FOLDSERVE_TEST_RELOADS=30 $(BIN)/python -m pytest tests/e2e/test_model_control.py -k memory_stays $(PYTEST_ARGS)
 
 soak: $(TESTS)
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
