@@ -33,6 +33,8 @@ class Judgement:
     input: np.ndarray
     content: np.ndarray
     """Not a number where no norm of the last third is watched."""
+    live: Estimate
+    reference: Reference
 
     def of_each(self) -> list[tuple[float, float]]:
         """`input` and `content` of each of several; without a content 0."""
@@ -106,7 +108,7 @@ def judge(live: Estimate, reference: Reference, watched: Watched, rows: float) -
     found = shift(live, reference, watched.eps, rows)
     layers = scores(found, watched)
     of_input, of_content = layers[..., watched.of("input")], layers[..., watched.of("content")]
-    return Judgement(found, layers, _mean(of_input), _mean(of_content))
+    return Judgement(found, layers, _mean(of_input), _mean(of_content), live, reference)
 
 
 def judge_rows(mean: np.ndarray, var: np.ndarray, reference: Reference, watched: Watched) -> Judgement:
