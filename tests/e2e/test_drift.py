@@ -20,7 +20,7 @@ from .digits import MULTIPART, OCTETS, Digits, b64_json, encoded, multipart
 from .server import STORE, Server, Service, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     import httpx
 
@@ -241,7 +241,7 @@ def test_predictions_are_the_same_while_samples_are_asked_for(service: Service, 
 # The doctor
 
 
-def diagnosis(service: Service, images: Sequence[np.ndarray], more: str = "") -> dict[str, Any]:
+def diagnosis(service: Service, images: np.ndarray, more: str = "") -> dict[str, Any]:
     """What the doctor says of these pixels, sent as a form."""
     answer = service.http.post(
         f"/v1/models/digits{more}/doctor",
@@ -287,7 +287,7 @@ def test_the_doctor_takes_images_in_any_form_and_of_one_version(service: Service
     ("content", "media_type", "status", "slug"),
     [
         (bytes(256), OCTETS, 400, "invalid-input"),
-        (b'{"inputs": [[[0]]]}', "application/json", 400, "invalid-tensor"),
+        (b'{"inputs": [[[0]]]}', "application/json", 400, "invalid-input"),
         (multipart([b"no image"]), MULTIPART, 400, "invalid-image"),
         (multipart([encoded(np.zeros((1, 8, 8), np.uint8))] * 17), MULTIPART, 413, "too-large"),
         (b"", "image/png", 400, "invalid-input"),
