@@ -43,8 +43,8 @@ ARROWS: dict[str, set[str]] = {
     "engine.arena": {"engine.shared_memory"},
     "engine.board": {"engine.shared_memory", "batching.admission"},
     "engine.control": set(),
-    "engine.doorbell": {"errors"},
-    "engine.card": {"inspection", "store.manifest", "errors"},
+    "engine.doorbell": {"batching.job", "errors"},
+    "engine.card": {"inspection", "store.manifest", "batching.job", "errors"},
     "engine.change": {"errors"},
     "keyring": {"settings", "errors"},
     # A worker's side
@@ -102,6 +102,10 @@ ARROWS: dict[str, set[str]] = {
         *("engine.budget", "engine.card", "engine.linked_job", "engine.observer", "engine.watching"),
         *("inspection", "batching.job", "telemetry"),
     },
+    "engine.examiner": {
+        *("engine.budget", "engine.card", "engine.doorbell", "engine.linked_job", "engine.watching"),
+        *("plan.observation", "batching.job", "batching.queue", "telemetry"),
+    },
     "engine.loading": {
         *(
             "engine.golden",
@@ -116,6 +120,7 @@ ARROWS: dict[str, set[str]] = {
         *("plan", "graph", "network", "store", "inspection", "errors"),
     },
     # The user's own images
+    "diagnosis": {"inspection", "inputs", "store.manifest"},
     "evaluation": {
         *("engine.golden", "engine.loading", "engine.stopwatch", "engine.unfolded", "plan", "graph"),
         *("inputs", "store", "settings", "console", "errors"),
@@ -130,12 +135,12 @@ ARROWS: dict[str, set[str]] = {
     "engine.turnover": {
         *("engine.card", "engine.change", "engine.control", "engine.linked_job", "engine.loading"),
         *("engine.repertoire", "engine.sampler", "engine.selection", "batching.queue", "plan.plan"),
-        *("store.model_store", "errors"),
+        *("engine.examiner", "store.model_store", "errors"),
     },
     "engine.engine": {
         *("engine.loading", "engine.board", "engine.control", "engine.doorbell", "engine.linked_job"),
         *("engine.repertoire", "engine.selection", "engine.switchboard", "engine.turnover", "plan.device"),
-        *("engine.sampler", "engine.watching", "inspection"),
+        *("engine.examiner", "engine.sampler", "engine.watching", "inspection"),
         *("batching", "store.model_store", "settings", "telemetry", "errors"),
     },
     "importing": {
@@ -165,6 +170,7 @@ ARROWS: dict[str, set[str]] = {
         *(
             "engine.client",
             "engine.card",
+            "diagnosis",
             "inspection",
             "inputs",
             "protocol",
@@ -210,7 +216,19 @@ MAY_IMPORT_TORCH = (
     *("importing", "evaluation", "calibration"),
 )
 WITHOUT_TORCH = (
-    *("web", "inputs", "protocol", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
+    *(
+        "web",
+        "inputs",
+        "protocol",
+        "batching",
+        "inspection",
+        "diagnosis",
+        "telemetry",
+        "app",
+        "cli",
+        "settings",
+        "errors",
+    ),
     *("keyring", "engine.change", "engine.changes", "engine.errands", "engine.poller", "engine.roster"),
     *("engine.repertoire", "engine.selection"),
     *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),
@@ -220,7 +238,7 @@ WITHOUT_TORCH = (
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),
     *("engine.link", "engine.linked_job", "engine.run", "engine.switchboard"),
-    *("engine.budget", "engine.observer", "engine.sampler", "store.baseline"),
+    *("engine.budget", "engine.examiner", "engine.observer", "engine.sampler", "store.baseline"),
     "engine.__main__",  # until it begins: what loads torch comes behind its order
 )
 BANNED_WORDS = {"manager", "handler", "helper", "helpers", "utils", "util", "common", "base", "misc"}
