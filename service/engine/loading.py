@@ -27,7 +27,7 @@ from service.plan.preprocessing import Preprocessing
 from service.plan.threads import worthwhile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, fx
 
@@ -78,6 +78,7 @@ def load(
     check_golden: bool = True,
     thresholds: Thresholds = DEFAULTS,
     watch: Wanted | None = None,
+    read: Callable[[StoredModel, Stopwatch], Unfolded] = unfolded.read,
 ) -> Loaded:
     """Read, build, capture, fold, lower, prove and warm up; `None` means what the manifest says.
 
@@ -89,7 +90,8 @@ def load(
     not be served: one that does not fit into the `free` bytes (None: into what the machine and the device
     have left), norms with batch statistics, or parity that does not hold, be it on the golden inputs, which
     are looked at unless `check_golden` is False. Health flags, whose limits are `thresholds`, refuse nothing.
-    With `watch` what of the network looks at live rows is kept.
+    With `watch` what of the network looks at live rows is kept. Whoever has read the version already gives it
+    with `read`, and keeps no hold of it.
     """
     manifest, step = stored.manifest, Stopwatch()
     precision = precision or manifest.serving.precision
@@ -97,7 +99,7 @@ def load(
     memory.require_room(stored, memory.free_bytes() if free is None else free, free_bytes(device))
     labels = stored.labels()
     with allocator.giving_back():
-        graph, folded = _folded(stored, computed, precision, step, device, watch)
+        graph, folded = _folded(stored, read, computed, precision, step, device, watch)
         with step("tune" if tune else "lower"):
             if device.type == "cpu" and not threads and not tune:
                 use_threads(worthwhile(graph.graph, torch.get_num_threads()))
@@ -154,13 +156,14 @@ def _said_of(watching: Watching) -> dict[str, Any]:
 
 def _folded(
     stored: StoredModel,
+    read: Callable[[StoredModel, Stopwatch], Unfolded],
     computed: Precision,
     precision: str,
     step: Stopwatch,
     device: torch.device,
     watch: Wanted | None,
 ) -> tuple[fx.GraphModule, _Folded]:
-    source = unfolded.read(stored, step)
+    source = read(stored, step)
     with step("fold"):
         folded = fold_graph(source.reference, computed.dtype)
         expected = source.reference.expected(computed.proven_as)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,18 +63,20 @@ def publish(
 ) -> Report:
     """Write `source` as a version of `name`, the next one where none is said; the answer is what was found.
 
-    It is written into a hidden folder, loaded from there as the engine will load it (folded, lowered and
-    proven on `device`), announced, and only then moved to its name in one step. Raises `StoreError` for a
-    name that is not allowed or a version that is there already, and whatever makes a load fail; then nothing
-    is left behind.
+    It is written into a hidden folder, read back and loaded from there as the engine will load it (folded,
+    lowered and proven on `device`), announced, and only then moved to its name in one step. Raises
+    `StoreError` for a name that is not allowed or a version that is there already, and whatever makes a load
+    fail; then nothing is left behind.
     """
     version = next_version(store, name) if version is None else version
     reports: list[Report] = []
 
     def fill(folder: Path) -> None:
         staged = StoredModel(name, version, folder, _written(folder, source))
-        staged = _with_reference(staged, source)
-        facts = load(staged, choose(device)).card.facts
+        found = [unfolded.read(staged, Stopwatch())]
+        staged = _with_reference(staged, source, found[0].reference)
+        # Most of an import's time is one capture, and what was captured has not changed since.
+        facts = load(staged, choose(device), read=lambda *_: found.pop()).card.facts
         reports.append(Report(facts, source.remarks))
         announce(reports[0])
 
@@ -100,15 +101,11 @@ def _written(folder: Path, source: Source) -> manifests.Manifest:
     return manifests.read(folder / manifests.FILE_NAME)
 
 
-def _with_reference(staged: StoredModel, source: Source) -> StoredModel:
+def _with_reference(staged: StoredModel, source: Source, reference: Reference) -> StoredModel:
     """The version with its float64 answers beside it, and its task: one vector a row is a classification."""
-    reference = unfolded.read(staged, Stopwatch()).reference
     _require_original(reference, source)
     answers.write(staged, reference.rows.numpy(), reference.answers.numpy())
-    vectors = reference.answers.dim() == 2
-    del reference
-    gc.collect()  # graphs hold each other, and the weights
-    if vectors:
+    if reference.answers.dim() == 2:
         return staged
     output = staged.manifest.output.model_copy(update={"task": "tensor"})
     manifest = staged.manifest.model_copy(update={"outputs": [output]})

@@ -96,6 +96,13 @@ def calls(plan: Plan) -> list[str]:
     return [str(node.target).partition(".")[2] for node in nodes if node.op == "call_function"]
 
 
+def biases(plan: Plan) -> list[bool]:
+    """Whether each convolution has a bias, in the order of computation."""
+    nodes = plan.programs[-1].module.graph.nodes
+    found = [n for n in nodes if n.op == "call_function" and "conv" in str(n.target)]
+    return [n.args[4 if "add_relu" in str(n.target) else 2] is not None for n in found]
+
+
 @torch.no_grad()
 def assert_exact(plan: Plan, net: nn.Module, rows: Tensor, tolerance: float | None = None) -> None:
     """The plan's answers are those of the unfolded layers in float64, and a second call's too."""

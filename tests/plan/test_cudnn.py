@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,20 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from service.graph.capture import attribute, capture, source_nodes
-from service.graph.fold import fold_graph
-from service.graph.parity import Reference, prove
-from service.network import catalog
-from service.network.random_stats import randomise
+from service.graph.capture import capture
 
-from .lowered import assert_exact, calls, fused_for_cudnn, inputs, lowered_for_cudnn, shown
+from .lowered import assert_exact, biases, calls, fused_for_cudnn, inputs, lowered_for_cudnn, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import fx
-
-    from service.plan.plan import Plan
 
 PRECISIONS = [torch.float32, torch.bfloat16, torch.float16]
 FUSABLE: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
@@ -216,13 +206,6 @@ def test_a_summand_that_is_read_again_is_not_overwritten() -> None:
 # The bias of a convolution that is added
 
 
-def biases(plan: Plan) -> list[bool]:
-    """Whether each convolution has a bias, in the order of computation."""
-    nodes = plan.programs[-1].module.graph.nodes
-    found = [n for n in nodes if n.op == "call_function" and "conv" in str(n.target)]
-    return [n.args[4 if "add_relu" in str(n.target) else 2] is not None for n in found]
-
-
 @pytest.mark.parametrize("precision", PRECISIONS, ids=str)
 @pytest.mark.parametrize("own", [True, False])
 def test_the_call_that_adds_a_convolution_takes_over_its_bias(own: bool, precision: torch.dtype) -> None:
@@ -284,78 +267,3 @@ def test_a_bias_that_is_computed_stays_where_it_is(own: bool) -> None:
     plan = fused_for_cudnn(capture(net, x).module, 4, torch.float32)
     assert_exact(plan, net, x)
     assert biases(plan) == [True, True]
-
-
-# Whole networks
-
-
-@cache
-def architecture(name: str) -> tuple[Reference, fx.GraphModule]:
-    """An architecture of the catalog with random weights and statistics, and folded."""
-    torch.manual_seed(0)
-    net = catalog.build(name, {})
-    randomise(net, 0)
-    reference = Reference.of(capture(net, torch.zeros(2, 3, 32, 32)))
-    return reference, fold_graph(reference).module
-
-
-def meta_plan(name: str) -> Plan:
-    """An architecture of the catalog, lowered for a device that holds shapes and no values."""
-    return fused_for_cudnn(architecture(name)[1], 3, torch.float16, torch.device("meta"))
-
-
-def count(plan: Plan) -> Counter[str]:
-    """How many calls of each kind: backend, operation, epilogue."""
-    return Counter(line for line in shown(plan) if "conv2d" in line)
-
-
-@pytest.mark.parametrize(
-    ("name", "convolutions"),
-    [
-        ("resnet18", {"cudnn conv2d + relu": 9, "cudnn conv2d + add, relu": 8, "aten conv2d": 3}),
-        ("resnet50", {"cudnn conv2d + relu": 33, "cudnn conv2d + add, relu": 16, "aten conv2d": 4}),
-        ("resnext50_32x4d", {"cudnn conv2d + relu": 17, "cudnn conv2d + add, relu": 16, "aten conv2d": 20}),
-        ("mobilenet_v2", {"cudnn conv2d + relu": 18, "aten conv2d": 34}),
-        ("densenet121", {"cudnn conv2d + relu": 59, "aten conv2d": 61}),
-        ("vgg11_bn", {"cudnn conv2d + relu": 8}),
-    ],
-)
-def test_how_many_convolutions_of_a_network_cudnn_computes_with_what_follows(
-    name: str, convolutions: dict[str, int]
-) -> None:
-    assert count(meta_plan(name)) == convolutions
-
-
-@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0"])
-def test_a_lowered_network_needs_nothing_from_another_device_and_fits_every_schema(name: str) -> None:
-    plan = meta_plan(name)
-    stored = [
-        attribute(plan.programs[-1].module, str(node.target))
-        for node in source_nodes(plan.programs[-1].module.graph)
-    ]
-    assert {tensor.device.type for tensor in stored} == {"meta"}
-    for dtype in (torch.uint8, torch.float32):
-        answer = plan._compute(torch.empty(5, 3, 32, 32, dtype=dtype, device="meta"))
-        assert (answer.shape, answer.dtype, answer.device.type) == ((5, 1000), torch.float32, "meta")
-
-
-def test_of_a_resnets_convolutions_only_the_four_that_are_summands_are_left_and_have_no_bias() -> None:
-    plan = meta_plan("resnet50")
-    left = [step.name for step in plan.programs[-1].steps if (step.backend, step.op) == ("aten", "conv2d")]
-    assert left == [f"layer{stage}.0.conv3" for stage in (1, 2, 3, 4)]
-    assert biases(plan).count(False) == 4
-
-
-@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v2", "resnext50_32x4d"])
-def test_parity_holds_for_the_lowered_network(name: str, precision: torch.dtype) -> None:
-    reference, folded = architecture(name)
-    assert prove(reference, fused_for_cudnn(folded, 3, precision), precision, [4, 1]).holds
-
-
-def test_lowering_leaves_the_folded_graph_as_it_was() -> None:
-    _, folded = architecture("resnet18")
-    graph, values = str(folded.graph), {name: value.clone() for name, value in folded.state_dict().items()}
-    fused_for_cudnn(folded, 3, torch.float32)
-    assert str(folded.graph) == graph
-    assert all(torch.equal(value, values[name]) for name, value in folded.state_dict().items())
