@@ -18,6 +18,7 @@
     │   ├── UnknownModel
     │   ├── UnknownVersion
     │   └── UnknownLayer
+    ├── NotWatched                    nothing looks at the rows of what was named
     ├── Unavailable                   the service cannot take or finish the work now
     │   ├── NotReady
     │   ├── Draining
@@ -110,6 +111,10 @@ class UnknownVersion(NotFound):
 
 class UnknownLayer(NotFound):
     """The model has no norm of this name."""
+
+
+class NotWatched(FoldserveError):
+    """What was asked needs norms whose inputs are looked at, and this version has none, or it failed."""
 
 
 class Unavailable(FoldserveError):

@@ -43,8 +43,8 @@ ARROWS: dict[str, set[str]] = {
     "engine.arena": {"engine.shared_memory"},
     "engine.board": {"engine.shared_memory", "batching.admission"},
     "engine.control": set(),
-    "engine.doorbell": {"errors"},
-    "engine.card": {"inspection", "store.manifest", "errors"},
+    "engine.doorbell": {"batching.job", "errors"},
+    "engine.card": {"inspection", "store.manifest", "batching.job", "errors"},
     "engine.change": {"errors"},
     "keyring": {"settings", "errors"},
     # A worker's side
@@ -102,6 +102,10 @@ ARROWS: dict[str, set[str]] = {
         *("engine.budget", "engine.card", "engine.linked_job", "engine.observer", "engine.watching"),
         *("inspection", "batching.job", "telemetry"),
     },
+    "engine.examiner": {
+        *("engine.budget", "engine.card", "engine.doorbell", "engine.linked_job", "engine.watching"),
+        *("plan.observation", "batching.job", "batching.queue", "telemetry"),
+    },
     "engine.loading": {
         *(
             "engine.golden",
@@ -130,12 +134,12 @@ ARROWS: dict[str, set[str]] = {
     "engine.turnover": {
         *("engine.card", "engine.change", "engine.control", "engine.linked_job", "engine.loading"),
         *("engine.repertoire", "engine.sampler", "engine.selection", "batching.queue", "plan.plan"),
-        *("store.model_store", "errors"),
+        *("engine.examiner", "store.model_store", "errors"),
     },
     "engine.engine": {
         *("engine.loading", "engine.board", "engine.control", "engine.doorbell", "engine.linked_job"),
         *("engine.repertoire", "engine.selection", "engine.switchboard", "engine.turnover", "plan.device"),
-        *("engine.sampler", "engine.watching", "inspection"),
+        *("engine.examiner", "engine.sampler", "engine.watching", "inspection"),
         *("batching", "store.model_store", "settings", "telemetry", "errors"),
     },
     "importing": {
@@ -220,7 +224,7 @@ WITHOUT_TORCH = (
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),
     *("engine.link", "engine.linked_job", "engine.run", "engine.switchboard"),
-    *("engine.budget", "engine.observer", "engine.sampler", "store.baseline"),
+    *("engine.budget", "engine.examiner", "engine.observer", "engine.sampler", "store.baseline"),
     "engine.__main__",  # until it begins: what loads torch comes behind its order
 )
 BANNED_WORDS = {"manager", "handler", "helper", "helpers", "utils", "util", "common", "base", "misc"}

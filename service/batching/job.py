@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+Wanted = Literal["answers", "moments"]
+"""What is asked of rows: the network's answers, or the moments that its watched norms see of each."""
 
 
 class Lane(NamedTuple):
@@ -15,6 +19,7 @@ class Lane(NamedTuple):
     model: int
     """The number of what was loaded: a version that is loaded anew has another one."""
     dtype: str
+    wanted: Wanted = "answers"
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Answer:
     """The rows that a job gets back, and where its time went."""
 
     rows: np.ndarray
-    """float32 `[N, ...]`, one answer per input row, in order."""
+    """float32 `[N, ...]`, one answer per input row, in order; of moments `[N, 2, C]`, means and variances."""
     queue_s: float
     compute_s: float
     batch_rows: int

@@ -12,7 +12,7 @@ from service.batching.policy import Decision, decide
 from service.errors import UnknownModel
 
 if TYPE_CHECKING:
-    from service.batching.job import Lane
+    from service.batching.job import Lane, Wanted
     from service.batching.policy import Limits
 
 _ARRIVED = attrgetter("arrived")
@@ -26,13 +26,20 @@ class Queue(Generic[JobT]):
         # is, what fits a batch of each model, and whether company may still come.
         self._waiting: dict[Lane, list[JobT]] = {}
         self._rows = 0
-        self._max_batch: dict[int, int] = {}
-        self._limits = limits
+        self._max_batch: dict[Wanted, dict[int, int]] = {"answers": {}, "moments": {}}
+        self._limits: dict[Wanted, Limits] = {
+            "answers": limits,
+            "moments": replace(limits, max_delay_s=0.0),  # no company would come
+        }
         self._closed = False
 
     def admit(self, model: int, max_batch: int) -> None:
-        """Jobs of the model of this number may be submitted from now on, `max_batch` rows to a batch."""
-        self._max_batch[model] = max_batch
+        """Jobs of the model of this number may be submitted from now on, `max_batch` rows to a batch.
+
+        Moments are computed a row at a time: nothing is won by more, and whatever else waits has its turn.
+        """
+        self._max_batch["answers"][model] = max_batch
+        self._max_batch["moments"][model] = 1
 
     def dismiss(self, model: int) -> None:
         """None may be any more; one that still waits is of a worker that is gone, and leaves."""
@@ -40,11 +47,12 @@ class Queue(Generic[JobT]):
             for job in self._waiting[lane].copy():
                 self.withdraw(job)
             del self._waiting[lane]
-        del self._max_batch[model]
+        for of_model in self._max_batch.values():
+            del of_model[model]
 
     def submit(self, job: JobT) -> None:
         """Queue a job behind those that arrived before it; raises `UnknownModel`."""
-        if job.lane.model not in self._max_batch:
+        if job.lane.model not in self._max_batch[job.lane.wanted]:
             raise UnknownModel(f"no model has the number {job.lane.model}")
         insort(self._waiting.setdefault(job.lane, []), job, key=_ARRIVED)
         self._rows += job.remaining
@@ -54,9 +62,13 @@ class Queue(Generic[JobT]):
         job.cancelled = True
         return self._remove(job)
 
-    def next(self, now: float) -> Decision[JobT]:
-        """The policy's decision at `now`, carried out: its rows are taken and its dropped jobs have left."""
-        decision = decide(self._waiting.values(), self._max_batch, self._limits, now)
+    def next(self, now: float, wanted: Wanted = "answers") -> Decision[JobT]:
+        """The policy's decision at `now` among the jobs of one kind, carried out.
+
+        Its rows are taken and its dropped jobs have left.
+        """
+        waiting = [jobs for lane, jobs in self._waiting.items() if lane.wanted == wanted]
+        decision = decide(waiting, self._max_batch[wanted], self._limits[wanted], now)
         for job in decision.dropped:
             self._remove(job)
         for job, start, stop in decision.run:
@@ -70,7 +82,7 @@ class Queue(Generic[JobT]):
     def close(self) -> None:
         """Wait for no company any more; what is here, or still comes, runs as soon as it can."""
         self._closed = True
-        self._limits = replace(self._limits, max_delay_s=0.0)
+        self._limits["answers"] = self._limits["moments"]
 
     @property
     def waiting_rows(self) -> int:

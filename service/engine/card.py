@@ -1,8 +1,8 @@
 """The model card: everything that is ever asked about a loaded model, written once, read without torch.
 
 A card is one safetensors blob in a sealed, anonymous file: the stored vectors of every norm under
-`<layer>/<vector>`, and the facts as JSON in the blob's metadata. Another process can read it from
-its descriptor.
+`<layer>/<vector>`, those of the baseline under names without a slash, and the facts as JSON in the
+blob's metadata. Another process can read it from its descriptor.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import mmap
 import os
 import struct
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,11 +23,15 @@ from safetensors.numpy import load, save
 
 from service.errors import UnknownLayer
 from service.inspection.layer_stats import LayerStats
+from service.inspection.watched import Part, Watched, WatchedNorm
 from service.store.manifest import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from service.batching.job import Wanted
+
+_COMPARED = "running_mean", "running_var", "weight"
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
@@ -35,6 +40,17 @@ class ModelKey(NamedTuple):
 
     model: str
     version: int
+
+
+class WatchedLayer(BaseModel):
+    """A norm at whose input rows can be looked at; its vectors are those of the layer of that name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    part: Part
+    rows: float
+    """How many independent rows its statistics are worth."""
 
 
 class ModelFacts(BaseModel):
@@ -70,6 +86,10 @@ class ModelFacts(BaseModel):
     """Where the float64 answers of the proof came from: the store, or this load."""
     plan: list[dict[str, Any]] = Field(default_factory=list)
     """The calls of the plan in order, each with its name, op, epilogue, shape of a row and backend."""
+    watched: list[WatchedLayer] = Field(default_factory=list)
+    """In network order; empty where nothing is looked at."""
+    moments_shape: list[int] | None = None
+    """`[2, C]`: of what the watched norms see of one row, the means and variances of all their channels."""
     seconds: dict[str, float]
     """How long each step of loading took."""
 
@@ -77,6 +97,10 @@ class ModelFacts(BaseModel):
     def key(self) -> ModelKey:
         """The model and version that this describes."""
         return ModelKey(self.model, self.version)
+
+    def shape_of(self, wanted: Wanted) -> list[int] | None:
+        """Of what one row gives; None where it gives no moments."""
+        return self.output_shape if wanted == "answers" else self.moments_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +112,14 @@ class ModelCard:
 
     facts: ModelFacts
     vectors: Mapping[str, Mapping[str, np.ndarray]]
+    baseline: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """`mean` and `var`, float64 `[C]` over the watched channels, and `row_scores`, `[watched norms]`; empty
+    where no baseline was recorded."""
+
+    @cached_property
+    def watched(self) -> Watched:
+        """The watched norms with what training left in them."""
+        return Watched(tuple(map(self._watched, self.facts.watched)))
 
     @property
     def key(self) -> ModelKey:
@@ -101,6 +133,13 @@ class ModelCard:
                 return layer
         raise UnknownLayer(f"model {self.facts.model!r} has no norm {name!r}")
 
+    def _watched(self, layer: WatchedLayer) -> WatchedNorm:
+        stored, stats = self.vectors[layer.name], self.layer(layer.name)
+        mean, var, weight = (
+            stored[kind] if kind in stored else np.ones(stats.num_features, np.float32) for kind in _COMPARED
+        )
+        return WatchedNorm(layer.name, layer.part, mean, var, weight, stats.eps, layer.rows)
+
 
 def write(card: ModelCard) -> int:
     """The descriptor of a sealed file that holds the card; the caller closes it."""
@@ -110,6 +149,7 @@ def write(card: ModelCard) -> int:
         for name, vector in vectors.items()
     }
     order = json.dumps(list(tensors))  # which the format itself does not keep
+    tensors |= {name: np.ascontiguousarray(vector) for name, vector in card.baseline.items()}
     # Python's own JSON: it keeps what is not finite, which a broken checkpoint may hold.
     blob = save(tensors, metadata={"facts": json.dumps(card.facts.model_dump()), "order": order})
     descriptor = os.memfd_create(f"card-{card.facts.model}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -129,8 +169,8 @@ def read(descriptor: int) -> ModelCard:
     loaded = load(blob)
     for name in json.loads(metadata["order"]):
         layer, _, kind = name.rpartition("/")
-        vectors[layer][kind] = loaded[name]
-    return ModelCard(ModelFacts.model_validate(json.loads(metadata["facts"])), dict(vectors))
+        vectors[layer][kind] = loaded.pop(name)
+    return ModelCard(ModelFacts.model_validate(json.loads(metadata["facts"])), dict(vectors), loaded)
 
 
 class _Header(BaseModel):

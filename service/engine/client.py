@@ -17,12 +17,12 @@ from service.engine.control import Kind, Message
 from service.engine.doorbell import Outcome
 from service.engine.errands import Errands
 from service.engine.line import Line
-from service.errors import EngineFailed, NotReady, QueueFull, UnknownModel, UnknownVersion
+from service.errors import EngineFailed, NotReady, NotWatched, QueueFull, UnknownModel, UnknownVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from service.batching.job import Answer
+    from service.batching.job import Answer, Wanted
     from service.engine.board import Board
     from service.engine.card import ModelCard
     from service.engine.doorbell import Reply
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 State = Literal["starting", "ready", "draining", "stopped"]
 
 _RETRY_S = 1
+_MOST_MOMENTS = 16
+"""Rows of one worker of which moments are computed or wait for that; they come after all others."""
 
 
 @dataclass(eq=False)
@@ -67,6 +69,7 @@ class EngineClient:
         self._line: Line | None = None
         self._cards: dict[ModelKey, ModelCard] = {}
         self._editions: dict[ModelCard, _Edition] = {}
+        self._moments = 0  # rows of which moments are wanted
 
     def hear(self, message: Message) -> None:
         """Take what the supervisor says of the engine."""
@@ -148,22 +151,35 @@ class EngineClient:
         _, edition = self._serving(card)
         self._refuse(edition, 1, deadline)
 
-    def reserve(self, card: ModelCard, rows: int, dtype: str, deadline: float) -> Run:
+    def reserve(
+        self, card: ModelCard, rows: int, dtype: str, deadline: float, wanted: Wanted = "answers"
+    ) -> Run:
         """Room for so many rows of `dtype` and their answers; `deadline` in seconds of the monotonic clock.
 
-        Refused at once where they would wait too long: raises `NotReady`, `QueueFull`, `InputTooLarge`.
+        Refused at once where they would wait too long: raises `NotReady`, `QueueFull`, `InputTooLarge`; and
+        `NotWatched` where moments are wanted of a version that has none.
         """
         line, edition = self._serving(card)
         self._refuse(edition, rows, deadline)
-        run = line.take(rows, dtype, card.facts.manifest.input.shape, card.facts.output_shape)
+        if wanted == "moments":
+            self._refuse_more_moments(rows)
+        shape = card.facts.shape_of(wanted)
+        if shape is None:
+            raise NotWatched(f"no norm of {card.key} is watched")
+        run = line.take(rows, dtype, card.facts.manifest.input.shape, shape)
         if run is None:
             raise QueueFull(
                 f"there is no room for {rows} rows now", retry_after_s=whole_seconds(self.board.load().work_s)
             )
-        self._count(run, edition)
+        if wanted == "moments":
+            self._count_moments(run, edition)
+        else:
+            self._count(run, edition)
         return run
 
-    async def infer(self, card: ModelCard, run: Run, deadline: float, client: int = 0) -> Answer:
+    async def infer(
+        self, card: ModelCard, run: Run, deadline: float, client: int = 0, wanted: Wanted = "answers"
+    ) -> Answer:
         """The answers to the rows in `run`, which stay there until it is released.
 
         `client` tells one client's rows from others'; a number of 64 bits.
@@ -174,7 +190,7 @@ class EngineClient:
         line, edition = self._line, self._editions.get(card)
         if line is None or edition is None or run.slots is not line.slots:
             raise EngineFailed("the engine stopped", retry_after_s=1)
-        return await line.infer(run, edition.number, deadline, client)
+        return await line.infer(run, edition.number, deadline, client, wanted)
 
     def beat(self) -> None:
         """Tell the board that this worker's loop runs, and what it holds; call it several times a second."""
@@ -221,6 +237,22 @@ class EngineClient:
         if edition.is_dropped and not edition.uses and self._editions.get(edition.card) is edition:
             del self._editions[edition.card]
             self._tell(Message(Kind.IDLE, edition.number))
+
+    def _refuse_more_moments(self, rows: int) -> None:
+        if self._moments and self._moments + rows > _MOST_MOMENTS:
+            raise QueueFull(f"{self._moments} rows are looked at already", retry_after_s=_RETRY_S)
+
+    def _count_moments(self, run: Run, edition: _Edition) -> None:
+        """Not on the board: nobody's answer waits for them."""
+        rows = len(run)
+        edition.uses += 1
+        self._moments += rows
+
+        def settled(_: Reply | None) -> None:
+            self._moments -= rows
+            self._use_less(edition)
+
+        run.on_settled = settled
 
     def _count(self, run: Run, edition: _Edition) -> None:
         """Tell the board of rows that wait, until they do no more; then learn how long they took."""

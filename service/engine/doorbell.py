@@ -16,7 +16,9 @@ from service.errors import DeadlinePassed, EngineFailed, FoldserveError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION = 2
+    from service.batching.job import Wanted
+
+VERSION = 3
 
 DTYPES = ("uint8", "float32")
 """Of rows, by the number that stands for each in a record."""
@@ -28,7 +30,9 @@ _REPLY = struct.Struct("<HBxIQdd")
 
 REPLY_BYTES = _REPLY.size
 
-_JOB, _CANCEL = 1, 2
+_CANCEL = 2
+_JOBS: dict[Wanted, int] = {"answers": 1, "moments": 3}
+_WANTED = {kind: wanted for wanted, kind in _JOBS.items()}
 
 
 class MalformedRecord(Exception):
@@ -68,12 +72,13 @@ class Ring(NamedTuple):
     deadline: float
     client: int = 0
     """Tells rows of one client from those of others, for the sample that is looked at; 0 for nobody known."""
+    wanted: Wanted = "answers"
 
     def packed(self) -> bytes:
         """The record."""
         return _RING.pack(
             VERSION,
-            _JOB,
+            _JOBS[self.wanted],
             self.dtype,
             self.model,
             self.ticket,
@@ -137,8 +142,9 @@ class Rings(Inbox):
         for _, kind, dtype, model, ticket, first, rows, arrived, deadline, client in self._cut(received):
             if kind == _CANCEL:
                 yield Cancel(ticket)
-            elif kind == _JOB:
-                yield _checked(Ring(ticket, model, dtype, first, rows, arrived, deadline, client))
+            elif kind in _WANTED:
+                wanted = _WANTED[kind]
+                yield _checked(Ring(ticket, model, dtype, first, rows, arrived, deadline, client, wanted))
             else:
                 raise MalformedRecord(f"a record of kind {kind}")
 

@@ -18,6 +18,7 @@ import torch
 from service.batching.queue import Queue
 from service.engine.control import Kind, Message
 from service.engine.doorbell import Outcome
+from service.engine.examiner import Examiner
 from service.engine.loading import load
 from service.engine.repertoire import Repertoire
 from service.engine.sampler import Sampler
@@ -66,9 +67,10 @@ class Engine:
         self._telemetry = telemetry
         self._queue: Queue[LinkedJob] = Queue(settings.limits)
         self._sampler = Sampler(settings.drift_share, notices, telemetry)
+        self._examiner = Examiner(self._queue, self._reply, telemetry)
         self._repertoire = Repertoire()
         self._turnover = Turnover(
-            self._load, selection, self._repertoire, self._sampler, self._queue, control
+            self._load, selection, self._repertoire, self._sampler, self._examiner, self._queue, control
         )
         self._switchboard = Switchboard(control, self._queue, self._repertoire.facts, self._turnover.obey)
         self._switchboard.wake_for(self._turnover.fileno())
@@ -141,11 +143,15 @@ class Engine:
         for job in decision.dropped:
             self._drop(job)
         if decision.run:
+            started = time.monotonic()
             self._run(decision.run)
+            self._examiner.work(time.monotonic() - started)
             self._sampler.work(busy=True)
             return 0.0
         self._switchboard.flush()
         self._board.engine.rows = 0
+        if self._examiner.work():
+            return 0.0
         if self._sampler.work(busy=decision.wait_s is not None):
             return 0.0
         return _HEARTBEAT_S if decision.wait_s is None else min(decision.wait_s, _HEARTBEAT_S)
@@ -177,7 +183,10 @@ class Engine:
             self._run([part])
 
     def _drop(self, job: LinkedJob) -> None:
-        self._switchboard.reply(job, Outcome.LATE)
+        self._reply(job, Outcome.LATE)
+
+    def _reply(self, job: LinkedJob, outcome: Outcome) -> None:
+        self._switchboard.reply(job, outcome)
 
     def _answer(self, batch: Sequence[Part[LinkedJob]]) -> None:
         model, started = batch[0].job.lane.model, time.monotonic()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
+    from service.batching.job import Wanted
     from service.engine.arena import Arena
     from service.engine.doorbell import Reply
 
@@ -70,7 +71,9 @@ class Line:
         outputs = self._arena.array(first + behind, [rows, *answer], "float32")
         return Run(self.slots, first, count, inputs, outputs)
 
-    async def infer(self, run: Run, model: int, deadline: float, client: int = 0) -> Answer:
+    async def infer(
+        self, run: Run, model: int, deadline: float, client: int = 0, wanted: Wanted = "answers"
+    ) -> Answer:
         """Have a run computed by the model of this number; `deadline` is in seconds of the monotonic clock.
 
         `client` tells one client's rows from others'.
@@ -86,8 +89,8 @@ class Line:
         if deadline < self._fires:
             self._arm(deadline)
         dtype = DTYPES.index(run.inputs.dtype.name)
-        ring = Ring(ticket, model, dtype, run.first_slot, len(run), time.monotonic(), deadline, client)
-        self._send(ring.packed())
+        now, first = time.monotonic(), run.first_slot
+        self._send(Ring(ticket, model, dtype, first, len(run), now, deadline, client, wanted).packed())
         try:
             reply = await replied
         finally:

@@ -30,7 +30,7 @@ class LinkedJob(Job):
     inputs: np.ndarray
     """uint8 pixels or float32 network inputs, `[N, C, H, W]`."""
     outputs: np.ndarray
-    """float32 `[N, ...]`, behind the inputs."""
+    """float32 `[N, ...]`, or `[N, 2, C]` moments, behind the inputs."""
     # The mutable state: how far it is, and where its time went.
     answered: int = 0
     queue_s: float = 0.0
@@ -43,13 +43,15 @@ def linked_job(link: Link, ring: Ring, models: Mapping[int, ModelFacts]) -> Link
     if ring.model not in models or ring.dtype >= len(DTYPES):
         raise MalformedRecord(f"model {ring.model}, dtype {ring.dtype}")
     facts, dtype = models[ring.model], DTYPES[ring.dtype]
-    row, answer = facts.manifest.input.shape, facts.output_shape
+    row, answer = facts.manifest.input.shape, facts.shape_of(ring.wanted)
+    if answer is None:
+        raise MalformedRecord(f"{ring.wanted} of model {ring.model}, which has none")
     behind = slots_for(ring.rows, row_bytes(row, dtype))
     slots = behind + slots_for(ring.rows, row_bytes(answer, "float32"))
     if not link.arena.holds(ring.first_slot, slots):
         raise MalformedRecord(f"{ring.rows} rows from slot {ring.first_slot} on")
     return LinkedJob(
-        lane=Lane(ring.model, dtype),
+        lane=Lane(ring.model, dtype, ring.wanted),
         rows=ring.rows,
         arrived=ring.arrived,
         deadline=ring.deadline,

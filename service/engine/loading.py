@@ -7,12 +7,12 @@ import logging
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from service.engine import allocator, golden, memory, unfolded, watching
-from service.engine.card import ModelCard, ModelFacts
+from service.engine.card import ModelCard, ModelFacts, WatchedLayer
 from service.engine.layers import Layers
 from service.engine.stopwatch import Stopwatch
 from service.errors import InvalidManifest
@@ -136,8 +136,20 @@ def load(
         reference=folded.origin,
         plan=[asdict(step) for step in plan.programs[-1].steps],
         seconds=step.seconds,
+        **(_said_of(folded.watching) if folded.watching else {}),
     )
-    return Loaded(plan, ModelCard(facts, folded.layers.vectors), folded.watching)
+    baseline = folded.watching and folded.watching.baseline
+    card = ModelCard(facts, folded.layers.vectors, baseline.of_rows() if baseline else {})
+    return Loaded(plan, card, folded.watching)
+
+
+def _said_of(watching: Watching) -> dict[str, Any]:
+    """What the card says of the norms that are watched."""
+    norms = watching.watched.norms
+    return {
+        "watched": [WatchedLayer(name=norm.name, part=norm.part, rows=norm.rows) for norm in norms],
+        "moments_shape": [2, len(watching.watched.mean)],
+    }
 
 
 def _folded(

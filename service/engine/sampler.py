@@ -112,7 +112,7 @@ class Sampler:
         try:
             report = observer.work(started + _PIECE_S)
             if report is not None and self._notices:
-                self._notices.put_up(report.report)
+                self._notices.put_up(report.report, report.last)
         except Exception:
             log.exception(_BROKE, *observer.key)
             self._broke(number, observer)

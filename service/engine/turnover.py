@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from service.batching.queue import Queue
     from service.engine.control import Control
+    from service.engine.examiner import Examiner
     from service.engine.linked_job import LinkedJob
     from service.engine.loading import Loaded
     from service.engine.repertoire import Entry, Repertoire
@@ -57,6 +58,7 @@ class Turnover:
         selection: Selection,
         repertoire: Repertoire,
         sampler: Sampler,
+        examiner: Examiner,
         queue: Queue[LinkedJob],
         control: Control,
     ) -> None:
@@ -64,6 +66,7 @@ class Turnover:
         self._selection = selection
         self._repertoire = repertoire
         self._sampler = sampler
+        self._examiner = examiner
         self._queue = queue
         self._control = control
         self._done = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -90,6 +93,7 @@ class Turnover:
         """Make a change, when those before it are made; or let go of a model that no worker uses any more."""
         if message.kind is Kind.RETIRE:
             self._queue.dismiss(message.number)
+            self._examiner.end(message.number)
             self._repertoire.retire(message.number)
             return
         self._asked.append(_Asked(message.number, Change.model_validate_json(message.text)))
@@ -100,6 +104,7 @@ class Turnover:
         """Let a version be served from now on; workers take it for the one of this number and above."""
         number = self._repertoire.add(loaded, fingerprint)
         self._sampler.begin(number, loaded.card.key, loaded.watching)
+        self._examiner.begin(number, loaded.card.key, loaded.watching)
         self._queue.admit(number, loaded.plan.max_batch)
         descriptor = card.write(loaded.card)
         self._control.send(Message(Kind.CARD, number, descriptors=(descriptor,)))

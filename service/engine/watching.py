@@ -51,6 +51,8 @@ class Watching:
     """A version whose live rows can be looked at."""
 
     observation: Observation
+    watched: Watched
+    baseline: Baseline | None
     drift: Drift
     probe: np.ndarray
     """A row of pixels, uint8 `[1, C, H, W]`, to try it with."""
@@ -67,8 +69,10 @@ def of(
     observation, watched = observed(stored, captured, called, device, wanted.norms)
     if observation is None:
         return None
-    drift = Drift(stored.name, stored.version, watched, _baseline(stored, watched, wanted), wanted.floor)
-    return Watching(observation, drift, pixel_probe(stored.manifest.input.shape).unsqueeze(0).numpy())
+    baseline = _baseline(stored, watched, wanted)
+    drift = Drift(stored.name, stored.version, watched, baseline, wanted.floor)
+    probe = pixel_probe(stored.manifest.input.shape).unsqueeze(0).numpy()
+    return Watching(observation, watched, baseline, drift, probe)
 
 
 def observed(

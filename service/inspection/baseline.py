@@ -14,7 +14,7 @@ import numpy as np
 
 from service.inspection.moments import Moments, Sums, estimate
 from service.inspection.shift import Reference
-from service.inspection.window import judge
+from service.inspection.window import judge, judge_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,6 +66,8 @@ class Baseline:
     """The same of the squares of x - `mean`."""
     quantiles: np.ndarray
     """float64 `[sizes, 2]`: what 99.9 % of such windows of accepted rows score, `input` and `content`."""
+    row_scores: np.ndarray
+    """float64 `[norms]`: what half of the accepted rows, each alone, score at most, against all rows."""
 
     @property
     def classes(self) -> int:
@@ -100,9 +102,15 @@ class Baseline:
         told_apart = classes if classes * inputs <= _LARGEST else 1
         numbers = rows.classes if told_apart > 1 else np.zeros(len(rows), int)
         counts, mean, square = _by_class(rows, numbers, whole.mean, whole.var, told_apart, inputs)
-        bare = cls(len(rows), whole.mean, whole.var, counts, mean, square, np.zeros((len(SIZES), 2)))
+        alone = _row_scores(rows, Reference(whole.mean, whole.var, len(rows)), watched)
+        quantiles = np.zeros((len(SIZES), 2))
+        bare = cls(len(rows), whole.mean, whole.var, counts, mean, square, quantiles, alone)
         drawn = _drawn(bare, Rows(rows.mean, rows.var, numbers), watched, np.random.default_rng(seed))
         return replace(bare, quantiles=drawn)
+
+    def of_rows(self) -> dict[str, np.ndarray]:
+        """What a single row is compared with, by name: `mean` and `var` of all rows, and `row_scores`."""
+        return {name: getattr(self, name) for name in ("mean", "var", "row_scores")}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, by name."""
@@ -111,10 +119,12 @@ class Baseline:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], watched: Watched) -> Self:
         """What `arrays` gave, as far as these norms go; raises `ValueError` where it is not of them."""
-        channels, inputs = len(watched.mean), int(watched.channels_of("input").sum())
+        norms, channels = len(watched.norms), len(watched.mean)
+        inputs = int(watched.channels_of("input").sum())
         try:
             found = cls(int(arrays["rows"].flat[0]), *(arrays[name] for name in _NAMES[1:]))
             found = replace(found, mean=found.mean[:channels], var=found.var[:channels])
+            found = replace(found, row_scores=found.row_scores[:norms])
         except (KeyError, TypeError, IndexError) as missing:
             raise ValueError(f"it holds no baseline ({missing})") from None
         classes = found.class_rows.shape
@@ -124,6 +134,7 @@ class Baseline:
             "class_mean": (*classes, inputs),
             "class_square": (*classes, inputs),
             "quantiles": (len(SIZES), 2),
+            "row_scores": (norms,),
         }
         wrong = [name for name, shape in shapes.items() if getattr(found, name).shape != shape]
         if wrong or len(classes) != 1 or not (found.class_rows > 0).all() or found.rows < FEWEST_ROWS:
@@ -131,7 +142,7 @@ class Baseline:
         return found
 
 
-_NAMES = ("rows", "mean", "var", "class_rows", "class_mean", "class_square", "quantiles")
+_NAMES = ("rows", "mean", "var", "class_rows", "class_mean", "class_square", "quantiles", "row_scores")
 
 
 def _by_class(
@@ -146,6 +157,15 @@ def _by_class(
     for number in np.flatnonzero(counts >= _ROWS_OF_A_CLASS):
         mean[number], square[number] = m[numbers == number].mean(0), q[numbers == number].mean(0)
     return np.where(counts >= _ROWS_OF_A_CLASS, counts, len(rows)), mean, square
+
+
+def _row_scores(rows: Rows, reference: Reference, watched: Watched) -> np.ndarray:
+    """The median over the rows of what each alone scores at every norm."""
+    at_once = max(1, _LARGEST // (8 * rows.mean.shape[1]))
+    parts = [rows[first : first + at_once] for first in range(0, len(rows), at_once)]
+    found = [judge_rows(part.mean, part.var, reference, watched).layers for part in parts]
+    median: np.ndarray = np.median(np.concatenate(found), axis=0)
+    return median
 
 
 def _drawn(bare: Baseline, rows: Rows, watched: Watched, random: np.random.Generator) -> np.ndarray:

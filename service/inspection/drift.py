@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from service.inspection.drift_report import Channel, DriftReport, LayerDrift, Scores
 from service.inspection.hysteresis import Hysteresis
-from service.inspection.shift import Reference
+from service.inspection.last_window import LastWindow
+from service.inspection.shift import Reference, worst
 from service.inspection.window import Window
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from service.inspection.baseline import Baseline
     from service.inspection.drift_report import State
     from service.inspection.watched import Watched
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 FROZEN_FLOOR = 0.05
 """The threshold without a baseline."""
-_WORST = 5
 _PATIENCE = 192
 """Rows of a window that do not say enough, after which it is given up and the next may have twice as many.
 Rows before and after a change, in one window, look as if each was much like the one before it."""
@@ -60,6 +60,7 @@ class Drift:
         self._patience = _PATIENCE
         self._hysteresis = Hysteresis()
         self.report = self._bare("warming")
+        self.last: LastWindow | None = None
 
     @property
     def window(self) -> Window:
@@ -85,7 +86,7 @@ class Drift:
 
     def fail(self) -> None:
         """Say from now on that it failed."""
-        self.report = self._bare("failed")
+        self.report, self.last = self._bare("failed"), None
 
     def _fresh(self) -> Window:
         return Window(self._watched, self._baseline.classes if self._baseline else 1)
@@ -107,6 +108,7 @@ class Drift:
         if baseline:
             judged = window.judged(baseline.reference(window.shares))
             thresholds = baseline.thresholds(rows, self._floor)
+        self.last = LastWindow(self._watched, judged, now, window.rows, round(rows, 1))
         self._hysteresis.hear(float(judged.input), thresholds[0])
         state = self._state()
         is_other_content = (
@@ -147,18 +149,15 @@ class Drift:
         ]
 
     def _worst(self, number: int, judged: Judgement) -> list[Channel]:
-        first = int(self._watched.starts[number])
-        channels = slice(first, first + len(self._watched.norms[number].mean))
-        shift, weight = judged.shift, self._watched.weight[channels]
-        share = np.where(weight > 0, shift.divergence[channels], 0.0) * weight
+        first, shift, z = int(self._watched.starts[number]), judged.shift, judged.shift.z
         return [
             Channel(
-                channel=int(channel),
-                delta=_finite(shift.delta[channels][channel]),
-                log_ratio=_finite(shift.log_ratio[channels][channel]),
-                z=_finite(shift.z[channels][channel]),
+                channel=channel - first,
+                delta=_finite(shift.delta[channel]),
+                log_ratio=_finite(shift.log_ratio[channel]),
+                z=_finite(z[channel]),
             )
-            for channel in np.argsort(-share, kind="stable")[:_WORST]
+            for channel in worst(shift.divergence, self._watched, number)
         ]
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from service.inspection.moments import Estimate
     from service.inspection.watched import Watched
 
+_WORST = 5
+
 MOST = 10.0
 """Where a channel's divergence ends: far is far, and one channel must not speak for all."""
 
@@ -70,3 +72,12 @@ def scores(found: Shift, watched: Watched) -> np.ndarray:
     """The score of every norm, `[..., norms]`: its channels' divergence, weighed by gamma²."""
     weight = watched.weight
     return watched.by_norm(np.where(weight > 0, found.divergence, 0.0) * weight)
+
+
+def worst(divergence: np.ndarray, watched: Watched, number: int) -> list[int]:
+    """The channels of one norm, among those of all `[C]`, that add most to its score; the worst first."""
+    first = int(watched.starts[number])
+    channels = slice(first, first + len(watched.norms[number].mean))
+    weight = watched.weight[channels]
+    share = np.where(weight > 0, divergence[channels], 0.0) * weight
+    return [first + int(channel) for channel in np.argsort(-share, kind="stable")[:_WORST]]

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from service.inspection.moments import Moments
+from service.inspection.moments import Estimate, Moments
 from service.inspection.quota import Quota, effective
 from service.inspection.shift import Reference, Shift, scores, shift
 
 if TYPE_CHECKING:
-    from service.inspection.moments import Estimate
     from service.inspection.watched import Watched
 
 ROWS = 128
@@ -34,6 +33,8 @@ class Judgement:
     input: np.ndarray
     content: np.ndarray
     """Not a number where no norm of the last third is watched."""
+    live: Estimate
+    reference: Reference
 
     def of_each(self) -> list[tuple[float, float]]:
         """`input` and `content` of each of several; without a content 0."""
@@ -107,7 +108,13 @@ def judge(live: Estimate, reference: Reference, watched: Watched, rows: float) -
     found = shift(live, reference, watched.eps, rows)
     layers = scores(found, watched)
     of_input, of_content = layers[..., watched.of("input")], layers[..., watched.of("content")]
-    return Judgement(found, layers, _mean(of_input), _mean(of_content))
+    return Judgement(found, layers, _mean(of_input), _mean(of_content), live, reference)
+
+
+def judge_rows(mean: np.ndarray, var: np.ndarray, reference: Reference, watched: Watched) -> Judgement:
+    """Every row alone against a reference: `[N, C]` moments of each row's own pixels, which have no error."""
+    none = np.zeros(mean.shape)
+    return judge(Estimate(mean.astype(np.float64), var.astype(np.float64), none, none), reference, watched, 1)
 
 
 def _mean(layers: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -63,6 +64,12 @@ class Observation:
         self._next = len(self._steps)
         self._values: dict[int, Any] = {}
         self._seen: list[list[tuple[Tensor, Tensor]]] = []
+
+    def another(self) -> Observation:
+        """One more over the same tensors, for rows of its own."""
+        made = copy.copy(self)
+        made.forget()
+        return made
 
     @property
     def nbytes(self) -> int:

@@ -56,6 +56,14 @@ _DRIFT_SECONDS = (
     "foldserve_drift_work_seconds",
     "Seconds that the engine spent looking at live rows for drift.",
 )
+_EXAMINATIONS = (
+    "foldserve_examinations",
+    "Requests about a sample's drift or about preprocessing, by outcome: ok, or the problem's type.",
+)
+_EXAMINATION_SECONDS = (
+    "foldserve_examination_seconds",
+    "Seconds that the engine spent on rows that were asked about.",
+)
 _DRIFT_FAILURES = "foldserve_drift_failures", "Times that looking at live rows failed."
 _LAG = "foldserve_event_loop_lag_seconds", "Seconds that an HTTP worker's event loop woke later than asked."
 
@@ -108,6 +116,8 @@ class Telemetry:
         last = Gauge(*_LAST_INFERENCE, versions, registry=self.registry, multiprocess_mode="max")
         self._last_inference = self._series(last)
         self._keys = self._series(counter(*_KEYS, ["key"]))
+        self._examinations = self._series(counter(*_EXAMINATIONS, ["model", "outcome"]))
+        self._examination_seconds = self._series(counter(*_EXAMINATION_SECONDS, versions))
         self._drift_seconds = self._series(counter(*_DRIFT_SECONDS, versions))
         self._drift_failures = self._series(counter(*_DRIFT_FAILURES, versions))
         self._lag = seconds(*_LAG)
@@ -153,6 +163,14 @@ class Telemetry:
     def drift_failed(self, model: str, version: int) -> None:
         """Count one failure in that; no request fails by it."""
         self._drift_failures(model, version).inc()
+
+    def examination(self, model: str, outcome: str) -> None:
+        """Count one request about a sample; `model` is a served name, or empty where none was found."""
+        self._examinations(model, outcome).inc()
+
+    def examined(self, model: str, version: int, seconds: float) -> None:
+        """Record time that went into rows that were asked about."""
+        self._examination_seconds(model, version).inc(seconds)
 
     def lag(self, seconds: float) -> None:
         """Record how much later than asked an event loop woke."""

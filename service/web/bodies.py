@@ -26,14 +26,42 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive
 
-    from service.inputs.rows import Rows
-    from service.settings import Settings
+    from service.inputs.rows import Dtype, Rows
     from service.store.manifest import Input
     from service.web.context import Parts
-    from service.web.schemas import PredictQuery
+    from service.web.schemas import RowsQuery
 
 IMAGES = ("image/jpeg", "image/png")
 READ = (*IMAGES, "multipart/form-data", "application/json", "application/x-npy", "application/octet-stream")
+
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+DOCUMENTED: dict[str, Any] = {
+    "required": True,
+    "content": {
+        **dict.fromkeys((*IMAGES, "application/x-npy", "application/octet-stream"), _BINARY),
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {"images": {"type": "array", "items": _BINARY["schema"]}},
+            }
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["inputs"],
+                "additionalProperties": False,
+                "properties": {
+                    "inputs": {
+                        "type": "array",
+                        "description": 'Rows as nested numbers, or encoded images as {"b64": "..."}.',
+                        "items": {},
+                    }
+                },
+            }
+        },
+    },
+}
+"""What OpenAPI says of a body of rows."""
 
 _SMALL_CHUNK = 4096
 
@@ -52,25 +80,28 @@ class _InMemory(MultiPartParser):
         self.is_complete = True
 
 
-async def read_rows(request: Request, parts: Parts, spec: Input, query: PredictQuery) -> Rows:
-    """The rows of the body: how much they are, and how they are written.
+async def read_rows(
+    request: Request, parts: Parts, spec: Input, query: RowsQuery, max_rows: int | None = None
+) -> Rows:
+    """The rows of the body, at most `max_rows`: how much they are, and how they are written.
 
     Raises `InvalidInput` and its kinds, and `JobCancelled` for a client that went away. The body
     stays in the pieces in which it came; only a document or an image is joined.
     """
     media_type = checked_media_type(request, READ)
+    max_rows = max_rows or parts.settings.max_request_rows
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("compressed bodies are not read")
     try:
         if media_type == "multipart/form-data":
-            images, limits = await _images(request, parts.settings), parts.settings
-            return rows_from_images(images, spec, limits.max_request_rows, limits.max_pixels)
+            images = await _images(request, max_rows)
+            return rows_from_images(images, spec, max_rows, parts.settings.max_pixels)
         chunks = await gathered(request.receive)
     except ClientDisconnect:
         raise _gone() from None
     if not chunks:
         raise InvalidInput("the body is empty")
-    return await _rows(media_type, chunks, parts, spec, query)
+    return await _rows(media_type, chunks, parts, spec, query.dtype, max_rows)
 
 
 async def fill(
@@ -158,29 +189,29 @@ async def beside_the_loop(work: Callable[[], T], decoders: Executor, *, is_quick
     return await asyncio.get_running_loop().run_in_executor(decoders, work)
 
 
-async def _rows(media_type: str, chunks: list[bytes], parts: Parts, spec: Input, query: PredictQuery) -> Rows:
-    max_rows, max_pixels = parts.settings.max_request_rows, parts.settings.max_pixels
+async def _rows(
+    media_type: str, chunks: list[bytes], parts: Parts, spec: Input, dtype: Dtype, max_rows: int
+) -> Rows:
+    max_pixels = parts.settings.max_pixels
     if media_type == "application/octet-stream":
-        return rows_from_octets(chunks, query.dtype, spec, max_rows)
+        return rows_from_octets(chunks, dtype, spec, max_rows)
     if media_type == "application/x-npy":
         return rows_from_npy(chunks, spec, max_rows)
     content = b"".join(chunks)
     if media_type in IMAGES:
         return rows_from_image(content, spec, max_pixels)
-    read = partial(rows_from_json, content, query.dtype, spec, max_rows, max_pixels)
+    read = partial(rows_from_json, content, dtype, spec, max_rows, max_pixels)
     return await beside_the_loop(read, parts.decoders, is_quick=len(content) <= QUICK_BYTES)
 
 
-async def _images(request: Request, settings: Settings) -> list[bytes]:
+async def _images(request: Request, max_rows: int) -> list[bytes]:
     """The files of a multipart body, in order."""
-    parser: Any = _InMemory(
-        request.headers, request.stream(), max_files=settings.max_request_rows, max_fields=0
-    )
+    parser: Any = _InMemory(request.headers, request.stream(), max_files=max_rows, max_fields=0)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         if "Too many files" in error.message:
-            raise InputTooLarge(f"more than {settings.max_request_rows} images in one request") from None
+            raise InputTooLarge(f"more than {max_rows} images in one request") from None
         raise InvalidInput(f"the multipart body is malformed: {error.message}") from None
     except UnicodeError:  # of a charset that Python knows and that decodes nothing
         raise InvalidInput("the multipart body is malformed: its charset cannot be read") from None

@@ -42,6 +42,7 @@ TABLE: dict[type[errors.FoldserveError], tuple[HTTPStatus, str]] = {
     errors.UnknownModel: (HTTPStatus.NOT_FOUND, "unknown-model"),
     errors.UnknownVersion: (HTTPStatus.NOT_FOUND, "unknown-version"),
     errors.UnknownLayer: (HTTPStatus.NOT_FOUND, "unknown-layer"),
+    errors.NotWatched: (HTTPStatus.CONFLICT, "not-watched"),
     errors.NotReady: (HTTPStatus.SERVICE_UNAVAILABLE, "not-ready"),
     errors.Draining: (HTTPStatus.SERVICE_UNAVAILABLE, "draining"),
     errors.QueueFull: (HTTPStatus.TOO_MANY_REQUESTS, "queue-full"),

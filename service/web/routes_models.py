@@ -8,8 +8,6 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.errors import InvalidQuery
-from service.inspection.drift import unseen
-from service.inspection.drift_report import DriftReport
 from service.web.context import Context
 from service.web.predictions import dump_json
 from service.web.problems import shortened
@@ -31,6 +29,11 @@ def refuse_unknown_parameters(request: Request) -> None:
     known = {"version"} if "model" in request.path_params else set()
     if "layer" in request.path_params:
         known.add("channel")
+    refuse_parameters_but(request, known)
+
+
+def refuse_parameters_but(request: Request, known: set[str]) -> None:
+    """The same where these are read."""
     names = [name for name, _ in request.query_params.multi_items()]
     unknown = sorted(set(names) - known)
     if unknown:
@@ -89,17 +92,6 @@ async def show_fold(context: Context, model: str, version: Version = None) -> Re
     facts = context.client.card(model, version).facts
     content = {"model": facts.model, "version": facts.version, **facts.fold}
     return Response(dump_json(content), media_type="application/json")
-
-
-@router.get("/{model}/drift", response_model=DriftReport)
-async def show_drift(context: Context, model: str, version: Version = None) -> Response:
-    """Live rows against what the network was trained on, or against its baseline."""
-    key = context.client.card(model, version).key
-    report = context.notices.read(*key) if context.notices else None
-    if report is None:  # the engine tells of each version that it loads, unless it looks at none
-        report = unseen(*key, "off" if context.settings.drift == "off" else "warming")
-    content = report.model_dump_json(by_alias=True)
-    return Response(content, media_type="application/json")
 
 
 def _summary(card: ModelCard, state: str) -> ModelSummary:

@@ -6,20 +6,17 @@ framework costs; `openapi_extra` documents what they read.
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
-from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
-from service.errors import InvalidQuery
 from service.web import bodies
 from service.web.context import parts_of
 from service.web.inference import Times, counted, infer
 from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_long
-from service.web.problems import sentence, shortened
+from service.web.queries import documented, parsed
 from service.web.raw_route import MODEL, VERSION, RawRoute
 from service.web.schemas import Predictions, PredictQuery, Problem
 
@@ -32,45 +29,7 @@ if TYPE_CHECKING:
 router = APIRouter(tags=["predict"], route_class=RawRoute)
 
 _NPY = "application/x-npy"
-_MOST_PARAMETERS = len(PredictQuery.model_fields)
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-_DOCUMENTED: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            **dict.fromkeys((*bodies.IMAGES, _NPY, "application/octet-stream"), _BINARY),
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"images": {"type": "array", "items": _BINARY["schema"]}},
-                }
-            },
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "inputs": {
-                            "type": "array",
-                            "description": 'Rows as nested numbers, or encoded images as {"b64": "..."}.',
-                            "items": {},
-                        }
-                    },
-                }
-            },
-        },
-    },
-    "parameters": [
-        {"name": name, "in": "query", "required": False, "schema": schema}
-        for name, schema in PredictQuery.model_json_schema()["properties"].items()
-    ],
-}
-
-
-def _documented(*path: dict[str, Any]) -> dict[str, Any]:
-    return {**_DOCUMENTED, "parameters": [*path, *_DOCUMENTED["parameters"]]}
-
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Predictions, "content": {_NPY: _BINARY}},
@@ -78,7 +37,11 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/v1/models/{model}/predict", responses=_RESPONSES, openapi_extra=_documented(MODEL))
+@router.post(
+    "/v1/models/{model}/predict",
+    responses=_RESPONSES,
+    openapi_extra=documented(PredictQuery, bodies.DOCUMENTED, MODEL),
+)
 async def predict(request: Request) -> Response:
     """Predict with the highest version that is served."""
     return await predict_with(request, request.path_params["model"])
@@ -87,7 +50,7 @@ async def predict(request: Request) -> Response:
 @router.post(
     "/v1/models/{model}/versions/{version}/predict",
     responses=_RESPONSES,
-    openapi_extra=_documented(MODEL, VERSION),
+    openapi_extra=documented(PredictQuery, bodies.DOCUMENTED, MODEL, VERSION),
 )
 async def predict_version(request: Request) -> Response:
     """Predict with one version."""
@@ -101,7 +64,7 @@ async def predict_with(request: Request, model: str, version: str | None = None)
 
 
 async def _answered(request: Request, parts: Parts, card: ModelCard, times: Times) -> Response:
-    query, limit_ms = _query(request.scope["query_string"]), parts.settings.timeout_ms
+    query, limit_ms = parsed(request.scope["query_string"], PredictQuery), parts.settings.timeout_ms
     deadline = times.started + min(query.timeout_ms or limit_ms, limit_ms) / 1000
     parts.client.refuse_when_full(card, deadline)
     rows = await bodies.read_rows(request, parts, card.facts.manifest.input, query)
@@ -132,19 +95,3 @@ def _written(
 
 def _wants_array(request: Request) -> bool:
     return _NPY in request.headers.get("accept", "")
-
-
-@lru_cache(maxsize=256)
-def _query(query_string: bytes) -> PredictQuery:
-    """The parameters of a request; most clients ask the same way again and again."""
-    if query_string.count(b"&") >= _MOST_PARAMETERS:
-        raise InvalidQuery(f"more than {_MOST_PARAMETERS} parameters were given")
-    given = QueryParams(query_string).multi_items()
-    names = [name for name, _ in given]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise InvalidQuery(f"parameter given more than once: {', '.join(map(shortened, repeated))}")
-    try:
-        return PredictQuery.model_validate(dict(given))
-    except ValidationError as error:
-        raise InvalidQuery(sentence(error.errors())) from None

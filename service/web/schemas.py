@@ -10,16 +10,11 @@ from service.inspection.equation import Equation
 from service.inspection.layer_stats import Histogram, LayerStats
 
 
-class PredictQuery(BaseModel):
-    """How rows are read and answers are written; an unknown parameter is an error."""
+class RowsQuery(BaseModel):
+    """How rows are read, and how long an answer may take; an unknown parameter is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    top_k: Annotated[int, Field(ge=1, le=1000, description="How many classes per row, best first.")] = 1
-    output: Annotated[
-        Literal["labels", "probabilities", "logits"],
-        Field(description="Whole vectors beside the best classes: their probabilities, or raw logits."),
-    ] = "labels"
     dtype: Annotated[
         Literal["uint8", "float32"],
         Field(
@@ -28,6 +23,16 @@ class PredictQuery(BaseModel):
         ),
     ] = "float32"
     timeout_ms: Annotated[int, Field(gt=0, description="Answer within this time, or with 504.")] | None = None
+
+
+class PredictQuery(RowsQuery):
+    """The same, and how answers are written."""
+
+    top_k: Annotated[int, Field(ge=1, le=1000, description="How many classes per row, best first.")] = 1
+    output: Annotated[
+        Literal["labels", "probabilities", "logits"],
+        Field(description="Whole vectors beside the best classes: their probabilities, or raw logits."),
+    ] = "labels"
 
 
 class Choice(BaseModel):

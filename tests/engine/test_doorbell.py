@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.batching.job import Wanted
 from service.engine.doorbell import (
     VERSION,
     Cancel,
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 
 U8, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 32, 64))
 TIMES = st.floats(allow_nan=False, allow_infinity=False)
-RINGS = st.builds(Ring, U64, U32, U8, U32, U32.filter(bool), TIMES, TIMES, U64)
+WANTED = st.sampled_from(get_args(Wanted))
+RINGS = st.builds(Ring, U64, U32, U8, U32, U32.filter(bool), TIMES, TIMES, U64, WANTED)
 CANCELS = st.builds(Cancel, U64)
 REPLIES = st.builds(Reply, U64, st.sampled_from(Outcome), U32, st.floats(allow_nan=False), TIMES)
 
 # As they travel, little-endian. Whoever changes a byte of this changes VERSION, too.
 RING = bytes.fromhex(
-    "0200 01 01"  # version 2, a job, float32
+    "0300 01 01"  # version 3, a job, float32
     "03000000"  # model 3
     "0807060504030201"  # the ticket
     "10000000"  # slot 16
@@ -42,9 +44,10 @@ RING = bytes.fromhex(
     "0000000000000040"  # its deadline is 2.0 s
     "2a00000000000000"  # client 42
 )
-CANCEL = bytes.fromhex("0200 02 00 00000000 0700000000000000") + bytes(32)
+MOMENTS = RING[:2] + b"\x03" + RING[3:]  # a job that wants moments
+CANCEL = bytes.fromhex("0300 02 00 00000000 0700000000000000") + bytes(32)
 REPLY = bytes.fromhex(
-    "0200 01 00"  # version 2, answered
+    "0300 01 00"  # version 3, answered
     "40000000"  # of 64 rows
     "0807060504030201"
     "000000000000d03f"  # 0.25 s in the queue
@@ -54,8 +57,9 @@ REPLY = bytes.fromhex(
 
 def test_the_records_are_these_bytes() -> None:
     ticket = 0x0102030405060708
-    assert VERSION == 2
+    assert VERSION == 3
     assert Ring(ticket, 3, 1, 16, 5, 1.5, 2.0, 42).packed() == RING
+    assert Ring(ticket, 3, 1, 16, 5, 1.5, 2.0, 42, "moments").packed() == MOMENTS
     assert Cancel(7).packed() == CANCEL
     assert Reply(ticket, Outcome.ANSWERED, 64, 0.25, 0.5).packed() == REPLY
     assert [len(record) for record in (RING, CANCEL, REPLY)] == [48, 48, 32]
@@ -99,11 +103,11 @@ def with_field(record: bytes, at: int, content: bytes) -> bytes:
 def test_a_record_of_another_version_is_malformed(version: int) -> None:
     field = struct.pack("<H", version)
     for inbox, record in ((Rings(), RING), (Rings(), CANCEL), (Replies(), REPLY)):
-        with pytest.raises(MalformedRecord, match=rf"^version {version}, expected 2$"):
+        with pytest.raises(MalformedRecord, match=rf"^version {version}, expected 3$"):
             list(inbox.records(with_field(record, 0, field)))
 
 
-@pytest.mark.parametrize("number", [0, 3, 5, 255])
+@pytest.mark.parametrize("number", [0, 4, 5, 255])
 def test_a_record_of_an_unknown_kind_is_malformed(number: int) -> None:
     with pytest.raises(MalformedRecord, match=rf"^a record of kind {number}$"):
         list(Rings().records(with_field(RING, 2, bytes([number]))))

@@ -38,6 +38,8 @@ def busy(telemetry: Telemetry) -> None:
     telemetry.failed("a", 1, 0.001)
     telemetry.drift_seconds("a", 1, 0.001)
     telemetry.drift_failed("a", 1)
+    telemetry.examination("a", "ok")
+    telemetry.examined("a", 1, 0.001)
     telemetry.lag(0.003)
     telemetry.restarted("worker")
     telemetry.key("shop")

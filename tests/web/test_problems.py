@@ -34,6 +34,7 @@ STABLE = {
     "unknown-model": 404,
     "unknown-version": 404,
     "unknown-layer": 404,
+    "not-watched": 409,
     "not-ready": 503,
     "draining": 503,
     "queue-full": 429,
@@ -85,6 +86,8 @@ def test_an_error_has_the_status_of_whose_fault_it_is(error: type[errors.Foldser
         assert status in {400, 408, 413, 415, 431}
     elif issubclass(error, errors.NotFound):
         assert status == 404
+    elif issubclass(error, errors.NotWatched):
+        assert status == 409
     elif issubclass(error, errors.Denied):
         assert status in {401, 403}
     elif issubclass(error, errors.Unavailable):

@@ -1,0 +1,94 @@
+"""Examinations: rows that somebody asks about, and the moments that the watched norms see of each.
+
+They go the way of rows to predict, and are counted apart from those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from service.errors import Draining, FoldserveError, NotWatched
+from service.web import bodies
+from service.web.inference import parsed_version
+from service.web.interest import Interest
+from service.web.predictions import refuse_non_finite
+from service.web.problems import kind
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    import numpy as np
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from service.engine.card import ModelCard
+    from service.inputs.rows import Rows
+    from service.web.context import Parts
+
+
+async def examined(
+    parts: Parts,
+    model: str,
+    version: str | None,
+    answered: Callable[[ModelCard, float], Awaitable[Response]],
+) -> Response:
+    """The answer of one version, counted by outcome; raises whatever error is to be answered.
+
+    `answered` is told when it began, in seconds of the monotonic clock.
+    """
+    named, started = "", time.monotonic()
+    with (
+        _outcome_told(lambda outcome: parts.telemetry.examination(named, outcome)),
+        parts.client.using(model, None if version is None else parsed_version(version)) as card,
+    ):
+        named = model
+        refuse_unwatched(parts, card)
+        return await answered(card, started)
+
+
+def refuse_unwatched(parts: Parts, card: ModelCard) -> None:
+    """Raise `NotWatched`, and say why, where nothing looks at the rows of a version."""
+    if parts.settings.drift == "off":
+        raise NotWatched("drift is off; foldserve serve --drift all, or input, looks at rows")
+    if card.facts.moments_shape is None:
+        raise NotWatched(f"model {card.facts.model!r} has no norm whose input can be looked at")
+    report = parts.notices.read(*card.key) if parts.notices else None
+    if report and report.state == "failed":
+        raise NotWatched("looking at rows failed; the log of the service says why")
+
+
+async def moments(request: Request, parts: Parts, card: ModelCard, rows: Rows, deadline: float) -> np.ndarray:
+    """What the watched norms see of each row by `deadline`: float32 `[N, 2, C]`, means and variances.
+
+    Raises what the engine's client does, `InvalidTensor` where a number overflows, and `JobCancelled` for a
+    client that went away.
+    """
+    interest = Interest(request, deadline)
+    with (
+        interest.awaited(),
+        parts.client.reserve(card, rows.count, rows.dtype, deadline, "moments") as run,
+    ):
+        await bodies.fill(rows, run.inputs, parts.decoders, interest.check)
+        answer = await parts.client.infer(card, run, deadline, wanted="moments")
+        refuse_non_finite(answer.rows)
+        return answer.rows.copy()
+
+
+@contextlib.contextmanager
+def _outcome_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell how the block ended: `ok`, or the slug of the problem that it raises."""
+    outcome = "internal-error"
+    try:
+        yield
+        outcome = "ok"
+    except FoldserveError as error:
+        outcome = kind(error)[1]
+        raise
+    except asyncio.CancelledError:  # only a drain whose patience has ended cancels a request
+        outcome = "draining"
+        raise Draining("the service stopped before the answer was there", retry_after_s=5) from None
+    finally:
+        tell(outcome)
