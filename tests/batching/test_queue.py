@@ -143,6 +143,38 @@ def test_a_queue_that_waits_for_company_stops_waiting_once_it_is_closed() -> Non
     assert queue.next(NOW) == Decision(run=(Part(some, 0, 1),))
 
 
+def test_moments_are_handed_out_only_when_they_are_asked_for_and_a_row_at_a_time() -> None:
+    asked, predicted = job(2, wanted="moments", arrived=NOW - 9), job(2)
+    queue = a_queue(asked, predicted)
+    assert queue.next(NOW).run == (Part(predicted, 0, 2),)
+    assert queue.next(NOW) == Decision()
+    assert queue.waiting_rows == 2
+    assert queue.next(NOW, "moments").run == (Part(asked, 0, 1),)
+    assert queue.next(NOW, "moments").run == (Part(asked, 1, 2),)
+    assert queue.next(NOW, "moments") == Decision()
+    assert repr(queue) == "<Queue open, 0 jobs, 0 rows waiting>"
+
+
+def test_moments_wait_for_no_company() -> None:
+    asked, predicted = job(wanted="moments"), job()
+    queue = a_queue(asked, predicted, max_delay_s=2.0)
+    assert queue.next(NOW) == Decision(wait_s=2.0)
+    assert queue.next(NOW, "moments").run == (Part(asked, 0, 1),)
+
+
+def test_who_wants_moments_leaves_with_its_model_its_deadline_and_its_caller() -> None:
+    gone, late, withdrawn = (job(2, model=model, wanted="moments") for model in (A, B, B))
+    late.deadline = NOW
+    queue = a_queue(gone, late, withdrawn)
+    queue.dismiss(A)
+    assert gone.cancelled
+    assert queue.withdraw(withdrawn)
+    assert queue.next(NOW, "moments") == Decision(dropped=(late,))
+    assert queue.waiting_rows == 0
+    with pytest.raises(UnknownModel):
+        queue.submit(job(1, model=A, wanted="moments"))
+
+
 def test_a_job_that_comes_back_waits_with_what_is_left_of_it() -> None:
     """As one does whose batch failed beside others."""
     again = job(9, taken=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.engine import card as cards
-from service.engine.card import ModelCard, ModelFacts
+from service.engine.card import ModelCard, ModelFacts, WatchedLayer
 from service.errors import UnknownLayer
 from service.inspection.layer_stats import LayerStats, Summary
 from service.store.manifest import Input, Manifest, Output, Weights
@@ -173,6 +174,29 @@ def test_a_layer_is_found_by_name_and_an_unknown_one_is_named() -> None:
     assert card.layer("block.0.bn").name == "block.0.bn"
     with pytest.raises(UnknownLayer, match=r"^model 'digits' has no norm 'bn2'$"):
         card.layer("bn2")
+
+
+def test_what_rows_are_compared_with_is_read_as_it_was_written() -> None:
+    vectors = {name: np.arange(3, dtype=np.float32) for name in ("running_mean", "running_var", "weight")}
+    named: dict[str, dict[str, np.ndarray]] = {"mean": vectors}
+    named |= {"bn1": {"running_mean": vectors["weight"] + 1, "running_var": np.ones(3)}}
+    watched = [
+        WatchedLayer(name="bn1", part="input", rows=608.0),
+        WatchedLayer(name="mean", part="content", rows=1.5),
+    ]
+    card = a_card(named, watched=watched, moments_shape=[2, 6])
+    baseline = {"mean": np.linspace(0, 1, 6), "var": np.ones(6), "row_scores": np.array([0.5, 2.0])}
+    read = round_trip(dataclasses.replace(card, baseline=baseline))
+    assert bits({"baseline": read.baseline}) == bits({"baseline": baseline})
+    assert bits(read.vectors) == bits(named)
+    assert [(norm.name, norm.part, norm.eps, norm.rows) for norm in read.watched.norms] == [
+        ("bn1", "input", 1e-5, 608.0),
+        ("mean", "content", 1e-5, 1.5),
+    ]
+    np.testing.assert_array_equal(read.watched.mean, [1, 2, 3, 0, 1, 2])
+    np.testing.assert_array_equal(read.watched.norms[0].weight, [1, 1, 1])  # it has no gamma
+    assert [read.facts.shape_of(wanted) for wanted in ("answers", "moments")] == [[3], [2, 6]]
+    assert round_trip(card).baseline == {}
 
 
 # The sealed file

@@ -27,6 +27,7 @@ from service.errors import (
     EngineFailed,
     InputTooLarge,
     NotReady,
+    NotWatched,
     QueueFull,
     UnknownModel,
     UnknownVersion,
@@ -455,6 +456,63 @@ def test_a_request_that_would_wait_longer_than_it_has_is_refused_at_once() -> No
         worker.reserve(1, patience_s=HANG_S).release()
         others.rows, others.work_s = 0, 0.0
         worker.reserve(1, patience_s=0.001).release()  # nothing waits: it is taken, whatever was measured
+
+    run(test)
+
+
+# Moments
+
+
+async def look(worker: Worker, rows: int) -> int:
+    """How many rows of moments came back."""
+    client, deadline = worker.client, time.monotonic() + HANG_S
+    (loaded,) = client.cards()
+    with client.reserve(loaded, rows, "uint8", deadline, "moments") as run:
+        assert run.outputs.shape == (rows, 2, 5)
+        return len((await client.infer(loaded, run, deadline, wanted="moments")).rows)
+
+
+def test_rows_of_which_moments_are_wanted_are_in_nobody_s_way_and_only_a_few_at_a_time() -> None:
+    async def test(worker: Worker) -> None:
+        engine = worker.start(card(moments_shape=[2, 5]))
+        tasks = [asyncio.create_task(look(worker, rows)) for rows in (10, 6)]
+        rings = await engine.hears_rings(2)
+        assert [(ring.rows, ring.wanted) for ring in rings] == [(10, "moments"), (6, "moments")]
+        assert worker.told()[:2] == (0, 0.0), "nobody's answer waits for them"
+        with pytest.raises(QueueFull, match=r"^16 rows are looked at already$"):
+            await look(worker, 1)
+        engine.say(*(Reply(ring.ticket, Outcome.ANSWERED, ring.rows) for ring in rings))
+        assert await asyncio.gather(*tasks) == [10, 6]
+        again = asyncio.create_task(look(worker, 16))
+        (ring,) = await engine.hears_rings(1)
+        engine.say(Reply(ring.ticket, Outcome.FAILED))
+        with pytest.raises(EngineFailed):
+            await again
+
+    run(test)
+
+
+def test_moments_of_a_version_that_nobody_looks_at_are_refused() -> None:
+    async def test(worker: Worker) -> None:
+        worker.start()
+        with pytest.raises(NotWatched):
+            await look(worker, 1)
+
+    run(test)
+
+
+def test_a_version_is_in_use_until_the_engine_is_done_with_its_moments() -> None:
+    async def test(worker: Worker) -> None:
+        engine = worker.start(card(moments_shape=[2, 5]))
+        task = asyncio.create_task(look(worker, 1))
+        (ring,) = await engine.hears_rings(1)
+        worker.hear(Kind.DROP, 0)
+        task.cancel()
+        await engine.hears(Cancel)
+        assert worker.said == []
+        engine.say(Reply(ring.ticket, Outcome.CANCELLED))
+        await until(lambda: worker.said)
+        assert [message.kind for message in worker.said] == [Kind.IDLE]
 
     run(test)
 

@@ -55,6 +55,21 @@ def test_the_answers_lie_in_the_slot_behind_the_rows(link: Link) -> None:
     assert job.outputs.ctypes.data == start + 5 * SLOT_BYTES
 
 
+def test_moments_lie_where_answers_would(link: Link) -> None:
+    models = {0: facts("digits", 1, moments_shape=[2, 1100])}  # 8800 bytes a row
+    job = linked_job(link, a_ring(rows=2, wanted="moments"), models)
+    assert job.lane == Lane(0, "uint8", "moments")
+    assert (job.outputs.dtype.name, job.outputs.shape) == ("float32", (2, 2, 1100))
+    linked_job(link, a_ring(first_slot=58, rows=2, wanted="moments"), models)
+    with pytest.raises(MalformedRecord):
+        linked_job(link, a_ring(first_slot=59, rows=2, wanted="moments"), models)
+
+
+def test_moments_of_a_model_that_nobody_looks_at_are_malformed(link: Link) -> None:
+    with pytest.raises(MalformedRecord, match=r"^moments of model 0, which has none$"):
+        linked_job(link, a_ring(wanted="moments"), MODELS)
+
+
 @pytest.mark.parametrize(("first", "rows"), [(62, 1), (62, 64), (0, 2496)])
 def test_a_job_may_end_with_the_last_slot_and_not_behind_it(link: Link, first: int, rows: int) -> None:
     """2496 rows fill 39 slots, and their answers the other 25."""
