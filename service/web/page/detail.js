@@ -37,15 +37,15 @@ const heading = (norm) =>
 
 function facts(norm) {
   const rows = [
-    [el("span", {}, "channels"), norm.num_features],
+    [term("num_features"), norm.num_features],
     [term("eps"), number(norm.eps)],
     [term("momentum"), momentum(norm)],
     [term("num_batches_tracked"), norm.num_batches_tracked === null ? "–" : norm.num_batches_tracked.toLocaleString("en")],
-    [el("span", {}, "learns γ and β"), norm.affine ? "yes" : "no"],
-    [el("span", {}, "running statistics"), norm.track_running_stats ? "yes" : "no"],
-    [el("span", {}, "activation behind"), norm.activation ?? "–"],
+    [term("affine"), norm.affine ? "yes" : "no"],
+    [term("track_running_stats"), norm.track_running_stats ? "yes" : "no"],
+    ["activation behind", norm.activation ?? "–"],
     [term("folding_error"), number(norm.folding_error, 3)],
-    norm.folding_error_at && norm.folding_error_at !== norm.name ? [el("span", {}, "seen at"), norm.folding_error_at] : null,
+    norm.folding_error_at && norm.folding_error_at !== norm.name ? ["seen at", norm.folding_error_at] : null,
   ].filter((row) => row !== null);
   return el("dl", { class: "facts" }, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { class: "number" }, String(value)))));
 }

@@ -24,7 +24,7 @@ export function liveProfile(norm, pick) {
     keys.hidden = select.value !== "mean";
   };
   select.addEventListener("change", draw);
-  const element = el("figure", { class: "over", hidden: true }, el("figcaption", {}, el("label", { for: "live-profile" }, "Live rows over all channels"), select, about, keys), place);
+  const element = el("figure", { class: "over", hidden: true }, el("figcaption", {}, el("label", { for: "live-profile" }, "Channel by channel"), select, about, keys), place);
   const show = (to) => {
     channels = to;
     element.hidden = !channels;
