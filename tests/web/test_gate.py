@@ -87,7 +87,8 @@ OPEN |= {"/page/index.html"}
 
 def changes_something(asked: Asked) -> bool:
     """Whatever is neither read nor inferred, so that no address that comes later is forgotten."""
-    is_inference = asked.path.endswith(("/predict", "/infer")) or asked.path == "/v2/repository/index"
+    is_inference = asked.path.endswith(("/predict", "/infer", "/drift", "/doctor"))
+    is_inference |= asked.path == "/v2/repository/index"
     return asked.method not in {"GET", "HEAD"} and not is_inference
 
 
