@@ -57,7 +57,7 @@ def damage(tensors: dict[str, Tensor]) -> None:
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a ready server: the shipped model with a baseline, and `worn`, which raises health flags."""
+    """The address of a ready server: the shipped model, with a baseline, and `worn`, which raises flags."""
     folder = tmp_path_factory.mktemp("page")
     store = folder / "store"
     copied(store)

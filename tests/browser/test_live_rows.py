@@ -91,7 +91,11 @@ def test_server_that_does_not_tell_all_channels_shows_those_that_moved_most(
     live = detail(page, "bn1").get_by_role("region", name="Live rows at this norm")
     first = told(visit.server, "/v1/models/digits/drift")["layers"][0]["worst"][0]
     live.get_by_role("button", name=str(first["channel"]), exact=True).click()
-    expect(live.get_by_role("img", name="in deviations of the baseline’s values. baseline: mean 0")).to_be_visible()
+    expect(
+        live.get_by_role("img", name="in deviations of the baseline’s values. baseline: mean 0")
+    ).to_be_visible()
     expect(live.get_by_label("Channel by channel")).to_be_hidden()
-    row = live.get_by_role("row").filter(has=page.get_by_role("button", name=str(first["channel"]), exact=True))
+    row = live.get_by_role("row").filter(
+        has=page.get_by_role("button", name=str(first["channel"]), exact=True)
+    )
     assert shown(row.get_by_role("cell").first) == pytest.approx(first["delta"], rel=0.01)

@@ -72,7 +72,9 @@ def test_norm_of_the_image_opens_with_its_channels_and_their_distribution(visit:
     assert channels == [str(one["channel"]) for one in worst]
     here.get_by_role("button", name=channels[1], exact=True).click()
     expect(opened.get_by_label("Channel", exact=True)).to_have_value(channels[1])
-    expect(here.get_by_role("img", name=f"Channel {channels[1]}, in deviations of the baseline")).to_be_visible()
+    expect(
+        here.get_by_role("img", name=f"Channel {channels[1]}, in deviations of the baseline")
+    ).to_be_visible()
 
 
 def test_strip_may_be_coloured_by_the_image(visit: Visit) -> None:
@@ -81,7 +83,9 @@ def test_strip_may_be_coloured_by_the_image(visit: Visit) -> None:
     tried(page).get_by_role("button", name="Colour the strip by this").click()
     expect(coloured_by(page)).to_have_value("sample")
     layers = {layer["name"]: layer["score"] / layer["typical"] for layer in measured(visit.server)["layers"]}
-    pieces = {piece.get_attribute("data-norm") or "": piece for piece in strip(page).get_by_role("link").all()}
+    pieces = {
+        piece.get_attribute("data-norm") or "": piece for piece in strip(page).get_by_role("link").all()
+    }
     expect(pieces.pop("bn3")).to_contain_text("not known")  # the middle third is not looked at
     depths = {
         name: piece.evaluate("piece => parseFloat(piece.style.getPropertyValue('--depth'))")

@@ -112,30 +112,25 @@ def test_legend_counts_and_leads_from_one_norm_to_the_next(visit: Visit) -> None
         expect(page.locator(":focus")).to_have_attribute("data-norm", name)
 
 
-@pytest.mark.parametrize(
-    ("choice", "key", "number"),
-    [("running_var", "running_var", "mean"), ("weight", "weight", "mean"), ("shift", "shift", None)],
-)
-def test_statistic_colours_from_its_least_to_its_greatest(
-    visit: Visit, choice: str, key: str, number: str | None
-) -> None:
+def test_statistic_colours_from_its_least_to_its_greatest(visit: Visit) -> None:
     page = open_page(visit)
-    coloured_by(page).select_option(choice)
     layers = told(visit.server, "/v1/models/digits/layers")["layers"]
-    values = [
-        layer[key][number] if number else max(abs(layer[key]["min"]), abs(layer[key]["max"]))
-        for layer in layers
-    ]
-    depths = page.locator(".piece").evaluate_all(
-        "pieces => pieces.map(piece => parseFloat(piece.style.getPropertyValue('--depth')))"
-    )
-    order = sorted(range(5), key=lambda norm: values[norm])
-    assert [depths[order[0]], depths[order[-1]]] == [0, 100]
-    assert [depths[norm] for norm in order] == sorted(depths)
-    colours = page.locator(".piece").evaluate_all(
-        "pieces => pieces.map(piece => getComputedStyle(piece).backgroundColor)"
-    )
-    assert colours[order[0]] != colours[order[-1]]
+    for key, of in {"running_var": "mean", "weight": "mean", "shift": "farthest"}.items():
+        coloured_by(page).select_option(key)
+        values = [
+            max(abs(layer[key]["min"]), abs(layer[key]["max"])) if of == "farthest" else layer[key][of]
+            for layer in layers
+        ]
+        depths = page.locator(".piece").evaluate_all(
+            "pieces => pieces.map(piece => parseFloat(piece.style.getPropertyValue('--depth')))"
+        )
+        order = sorted(range(5), key=lambda norm: values[norm])
+        assert [depths[order[0]], depths[order[-1]]] == [0, 100]
+        assert [depths[norm] for norm in order] == sorted(depths)
+        colours = page.locator(".piece").evaluate_all(
+            "pieces => pieces.map(piece => getComputedStyle(piece).backgroundColor)"
+        )
+        assert colours[order[0]] != colours[order[-1]]
 
 
 def test_every_choice_says_of_every_norm_what_its_colour_means(visit: Visit) -> None:
