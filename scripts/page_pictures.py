@@ -1,7 +1,7 @@
 """The pictures of the page in docs/: page_pictures.py ADDRESS.
 
-The server serves the shipped model with a baseline, which `foldserve calibrate digits` records, and looks at rows often enough that
-a window is judged in a minute: `foldserve serve --baselines DIR --drift-share 0.3`.
+The server serves the shipped model with a baseline, which `foldserve calibrate digits` records, and looks at
+rows often enough that a window is judged in a minute: `foldserve serve --baselines DIR --drift-share 0.3`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from tests.e2e.stores import copied, with_tensors
 from tests.evaluation.folders import held_out_digits
 
 ACCEPTED = range(160)  # of the held-out digits, which the baseline is of
-PATIENCE = 300.0  # seconds; only a hang takes this long
+PATIENCE = 60.0  # seconds; only a hang takes this long
 QUIET = [
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
     "--disable-dev-shm-usage",  # that of a container is small, and a page that outgrows it dies

@@ -48,7 +48,7 @@ def test_the_one_sick_norm_is_seen_and_reached_at_once(crowded: Visit) -> None:
     expect(sick).to_be_focused()
     for choice in ("running_mean", "folding_error", "outcome"):
         page.get_by_label("Coloured by").select_option(choice)
-    expect(page.get_by_role("row")).to_have_count(COUNT + 1)
+    expect(page.locator("#table").get_by_role("row")).to_have_count(COUNT + 1)
 
 
 def test_strip_and_table_of_many_norms_stay_small_enough_to_be_quick(crowded: Visit) -> None:

@@ -32,7 +32,7 @@ async function look() {
   let wait = CALM_S;
   try {
     const { state, models } = await api.models();
-    const changed = known.failures > 0 || JSON.stringify(models) !== JSON.stringify(known.models);
+    const changed = known.failures > 0 || (!known.key && state !== known.state) || JSON.stringify(models) !== JSON.stringify(known.models);
     [known.models, known.state] = [models, state];
     say(state);
     if (changed) await showAll();
