@@ -120,6 +120,7 @@ ARROWS: dict[str, set[str]] = {
         *("plan", "graph", "network", "store", "inspection", "errors"),
     },
     # The user's own images
+    "diagnosis": {"inspection", "inputs", "store.manifest"},
     "evaluation": {
         *("engine.golden", "engine.loading", "engine.stopwatch", "engine.unfolded", "plan", "graph"),
         *("inputs", "store", "settings", "console", "errors"),
@@ -169,6 +170,7 @@ ARROWS: dict[str, set[str]] = {
         *(
             "engine.client",
             "engine.card",
+            "diagnosis",
             "inspection",
             "inputs",
             "protocol",
@@ -214,7 +216,19 @@ MAY_IMPORT_TORCH = (
     *("importing", "evaluation", "calibration"),
 )
 WITHOUT_TORCH = (
-    *("web", "inputs", "protocol", "batching", "inspection", "telemetry", "app", "cli", "settings", "errors"),
+    *(
+        "web",
+        "inputs",
+        "protocol",
+        "batching",
+        "inspection",
+        "diagnosis",
+        "telemetry",
+        "app",
+        "cli",
+        "settings",
+        "errors",
+    ),
     *("keyring", "engine.change", "engine.changes", "engine.errands", "engine.poller", "engine.roster"),
     *("engine.repertoire", "engine.selection"),
     *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),

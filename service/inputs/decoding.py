@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _PLUGINS = {"JPEG": JpegImageFile, "PNG": PngImageFile}
 _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, zlib.error)
 
-_MODES: dict[str, Literal["RGB", "L"]] = {"rgb": "RGB", "grayscale": "L"}
+_MODES: dict[str, Literal["RGB", "L"]] = {"rgb": "RGB", "bgr": "RGB", "grayscale": "L"}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -71,7 +71,7 @@ def decode_image(content: bytes, spec: Input, max_pixels: int, out: npt.NDArray[
     image = _coloured(_decoded(container), _MODES[spec.colour])
     if container.orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[container.orientation])
-    _write_planes(resized(image, spec), out)
+    _write_planes(resized(image, spec), out[::-1] if spec.colour == "bgr" else out)
     return container.width * container.height
 
 

@@ -74,12 +74,18 @@ class _ImageRows(Rows):
     spec: Input
     max_pixels: int
 
+    def encoded(self) -> list[bytes]:
+        return [self._encoded(number) for number in range(len(self.items))]
+
+    def _encoded(self, number: int) -> bytes:
+        at = f"inputs[{number}]"
+        _check_keys(self.items[number], "b64", at)
+        return from_base64(self.items[number]["b64"], f"{at}.b64")
+
     def _write(self, out: npt.NDArray[Any]) -> Iterator[None]:
         pixels = Pixels(self.max_pixels)
-        for number, item in enumerate(self.items):
-            at = f"inputs[{number}]"
-            _check_keys(item, "b64", at)
-            encoded = from_base64(item["b64"], f"{at}.b64")
+        for number in range(len(self.items)):
+            at, encoded = f"inputs[{number}]", self._encoded(number)
             try:
                 pixels.count(decode_image(encoded, self.spec, self.max_pixels, out[number]))
             except (InvalidImage, InputTooLarge) as error:

@@ -60,6 +60,9 @@ class _ImageRows(Rows):
     spec: Input
     max_pixels: int
 
+    def encoded(self) -> list[bytes]:
+        return [bytes(content) for content in self.contents]
+
     def _write(self, out: npt.NDArray[Any]) -> Iterator[None]:
         pixels = Pixels(self.max_pixels)
         for number, content in enumerate(self.contents):

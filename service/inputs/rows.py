@@ -53,6 +53,10 @@ class Rows(ABC):
         for _ in self._write(out) or ():
             check()
 
+    def encoded(self) -> list[bytes] | None:
+        """The images as they were sent, for rows that are images; raises what writing them raises."""
+        return None
+
     @abstractmethod
     def _write(self, out: npt.NDArray[Any]) -> Iterator[None] | None:
         """Where it takes long, an iterator that stops now and then."""

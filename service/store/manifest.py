@@ -41,7 +41,8 @@ class _Table(BaseModel):
 class Input(_Table):
     """What one row is, and how an image becomes one.
 
-    An image is decoded to `colour`, its shorter side is resized to `resize` pixels with
+    An image is decoded to `colour` (`bgr`: the channels of `rgb` in reverse, for networks trained on what
+    OpenCV reads), its shorter side is resized to `resize` pixels with
     `interpolation` (antialiased), its centre is cropped to the height and width of `shape`, and
     the network receives `(pixel / 255 - mean) / std` per channel. Without `resize` an image is
     resized to exactly the height and width of `shape`, its proportions notwithstanding.
@@ -50,7 +51,7 @@ class Input(_Table):
     name: Annotated[str, Field(pattern=NAME_PATTERN)] = "image"
     shape: Annotated[list[Annotated[int, Field(gt=0, le=65536)]], Field(min_length=3, max_length=3)]
     """`[channels, height, width]`, the row without its batch axis."""
-    colour: Literal["rgb", "grayscale"] = "rgb"
+    colour: Literal["rgb", "bgr", "grayscale"] = "rgb"
     resize: Annotated[int, Field(gt=0, le=65536)] | None = None
     """Pixels of the shorter side before the centre crop."""
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
@@ -63,7 +64,7 @@ class Input(_Table):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
-        channels = {"rgb": 3, "grayscale": 1}[self.colour]
+        channels = 1 if self.colour == "grayscale" else 3
         if self.shape[0] != channels:
             raise ValueError(f"shape has {self.shape[0]} channels, but colour {self.colour!r} has {channels}")
         for key, values in (("mean", self.mean), ("std", self.std)):

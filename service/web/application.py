@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from service import __version__
 from service.web import (
     problems,
+    routes_doctor,
     routes_drift,
     routes_health,
     routes_infer,
@@ -46,6 +47,7 @@ def compose(parts: Parts, keyring: Keyring) -> ASGIApp:
     app.include_router(routes_layers.router)
     app.include_router(routes_drift.router)
     app.include_router(routes_drift.samples)
+    app.include_router(routes_doctor.router)
     app.include_router(routes_infer.router)
     app.include_router(routes_v2.router)
     app.include_router(routes_repository.router)

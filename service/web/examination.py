@@ -14,7 +14,6 @@ from service.errors import Draining, FoldserveError, NotWatched
 from service.web import bodies
 from service.web.inference import parsed_version
 from service.web.interest import Interest
-from service.web.predictions import refuse_non_finite
 from service.web.problems import kind
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from service.engine.card import ModelCard
     from service.inputs.rows import Rows
     from service.web.context import Parts
+    from service.web.schemas import RowsQuery
 
 
 async def examined(
@@ -60,11 +60,16 @@ def refuse_unwatched(parts: Parts, card: ModelCard) -> None:
         raise NotWatched("looking at rows failed; the log of the service says why")
 
 
+def deadline_of(parts: Parts, query: RowsQuery, started: float) -> float:
+    """Until when to answer a request that came then, in seconds of the monotonic clock."""
+    most_ms = parts.settings.timeout_ms
+    return started + min(query.timeout_ms or most_ms, most_ms) / 1000
+
+
 async def moments(request: Request, parts: Parts, card: ModelCard, rows: Rows, deadline: float) -> np.ndarray:
     """What the watched norms see of each row by `deadline`: float32 `[N, 2, C]`, means and variances.
 
-    Raises what the engine's client does, `InvalidTensor` where a number overflows, and `JobCancelled` for a
-    client that went away.
+    Raises what the engine's client does, and `JobCancelled` for a client that went away.
     """
     interest = Interest(request, deadline)
     with (
@@ -73,7 +78,6 @@ async def moments(request: Request, parts: Parts, card: ModelCard, rows: Rows, d
     ):
         await bodies.fill(rows, run.inputs, parts.decoders, interest.check)
         answer = await parts.client.infer(card, run, deadline, wanted="moments")
-        refuse_non_finite(answer.rows)
         return answer.rows.copy()
 
 

@@ -92,8 +92,12 @@ class Diagnosis(BaseModel):
     images: int
     verdict: Literal["fits", "fault", "unclear"]
     fault: str | None
-    """The name of the variant that fits better than what is configured."""
+    """What is wrong, in a few words."""
+    likely: str | None
+    """The name of the variant that explains it; null where no fault was found."""
     meaning: str
     """The verdict in a sentence."""
+    fix: list[str]
+    """The lines of `[input]` in `model.toml` that would have to change, and to what."""
     variants: list[Variant]
     """Best first."""

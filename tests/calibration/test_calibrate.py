@@ -99,6 +99,7 @@ def test_it_holds_the_moments_that_numpy_finds_and_nothing_of_an_image(
         "class_mean": (10, 64),
         "class_square": (10, 64),
         "quantiles": (4, 2),
+        "row_scores": (4,),
     }
 
 

@@ -174,6 +174,7 @@ def test_a_job_whose_time_is_over_is_told_so_and_computed_no_further(asked: Aske
     job.deadline = time.monotonic()
     asked.finish()
     assert asked.replies == [(job, Outcome.LATE)]
+    assert asked.examiner._observations[0]._values == {}
     assert np.isnan(job.outputs).all()
     assert asked.queue.waiting_rows == 0
 
