@@ -3,7 +3,8 @@
 import * as api from "./api.js";
 import { counted, el, number, sentence, term } from "./dom.js";
 
-const VERDICTS = { fits: "The preprocessing fits", fault: "A likely fault", unclear: "Not clear" };
+const ENOUGH = 16; // images, with which it tells subtle faults too
+const VERDICTS = { fits: "The preprocessing fits", fault: "A likely fault", unclear: "No clear answer" };
 
 /** Connects the button; `images()` are those that are shown, `model()` the version that looks at them. */
 export class Doctor {
@@ -40,26 +41,28 @@ function refusal(error) {
 }
 
 function verdict(report) {
-  const fault = report.fault === null ? null : report.variants.find(({ name }) => name === report.fault);
+  const { verdict: state, fault, meaning, images, fix } = report;
+  const surer = images < ENOUGH ? ` ${ENOUGH} or more at once make it surer.` : "";
   const words = el(
     "div",
     { class: "verdict" },
-    el("h3", {}, el("span", { class: "state", "data-state": report.verdict }, VERDICTS[report.verdict] ?? report.verdict), fault ? el("span", {}, `: ${fault.name}`) : ""),
-    el("p", {}, sentence(report.meaning)),
-    el("p", { class: "quiet" }, `From ${counted(report.images, "image")}.${report.images < 16 ? " Drop 16 or more at once to be surer." : ""}`),
+    el("h3", {}, el("span", { class: "state", "data-state": state }, VERDICTS[state] ?? state), fault ? `: ${fault}` : ""),
+    el("p", {}, sentence(meaning)),
+    fix.length ? el("div", {}, el("p", {}, "What to change in ", el("code", {}, "model.toml"), ":"), el("pre", { tabindex: "0" }, ["[input]", ...fix].join("\n"))) : null,
+    el("p", { class: "quiet small" }, `From ${counted(images, "image")}.${surer}`),
   );
   return [words, table(report)];
 }
 
 /** Every variant with its distance, best first; the bars lie on one scale. */
-function table({ variants, fault }) {
+function table({ variants, likely }) {
   const most = Math.max(...variants.map(({ score }) => score), 1e-9);
   const row = (variant) => {
     const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span"));
     bar.firstChild.style.inlineSize = `${(100 * Math.max(0, variant.score)) / most}%`;
-    const kind = variant.name === fault ? "fault" : variant.name === "as configured" ? "configured" : null;
+    const kind = variant.name === likely ? "fault" : variant.name === "as configured" ? "configured" : null;
     return el("tr", { "data-kind": kind }, el("th", { scope: "row" }, variant.name), el("td", {}, bar), el("td", { class: "number right" }, number(variant.score, 3)), el("td", { class: "quiet meant" }, variant.meaning));
   };
   const head = [el("th", { scope: "col" }, "read as"), el("th", { scope: "col" }, el("span", { class: "unseen" }, "distance, drawn")), el("th", { scope: "col", class: "right" }, term("doctor", "distance")), el("th", { scope: "col" }, "what that is")];
-  return el("table", { class: "variants" }, el("caption", {}, "Distance from what the first norms know; the least fits best"), el("thead", {}, el("tr", {}, head)), el("tbody", {}, variants.map(row)));
+  return el("table", { class: "variants" }, el("caption", {}, "Distance from what the norms know; the least fits best"), el("thead", {}, el("tr", {}, head)), el("tbody", {}, variants.map(row)));
 }

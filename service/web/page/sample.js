@@ -146,12 +146,10 @@ export function sampleOf(norm, pick) {
 
 function parts(layer, { reference }, chosen, pick) {
   const times = ratio(layer);
-  const one = layer.worst.find(({ channel }) => channel === chosen);
-  const known = reference === "baseline" ? "baseline" : "training";
+  const drawn = layer.worst.find(({ channel }) => channel === chosen) ?? layer.worst[0];
   const far = times === null ? "" : el("span", { class: "quiet" }, `, ${number(times, 2)} times what is typical`);
-  const curves = one ? bells(chosen, known, "this image", one) : el("p", { class: "quiet" }, "Choose one of these channels to see the image’s own values over what the norm knows.");
   return [
     el("h4", {}, term("sample", "The tried image"), el("span", { class: "quiet" }, " at this norm: "), el("span", { class: "number" }, number(layer.score, 2)), far),
-    el("div", { class: "pair" }, worst(layer.worst, chosen, pick), curves),
+    el("div", { class: "pair" }, worst(layer.worst, chosen, pick), drawn ? bells(drawn.channel, reference === "baseline" ? "baseline" : "training", "this image", drawn) : null),
   ];
 }

@@ -8,7 +8,7 @@ import { el, sentence } from "./dom.js";
 import { predictions } from "./predictions.js";
 import { Sample } from "./sample.js";
 
-const MOST = 64; // images that are looked at together
+const MOST = 16; // images that are looked at together, as many as the server takes
 
 const at = (id) => document.getElementById(id);
 
