@@ -8,10 +8,13 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from torch import Tensor
 
+from service import cli
 from tests.e2e.server import Server
 from tests.e2e.stores import copied, with_tensors
+from tests.evaluation.folders import held_out_digits
 
-PATIENCE = 300.0  # seconds; only a hang takes this long
+ACCEPTED = range(160)  # of the held-out digits, which the baseline is of
+PATIENCE = 60.0  # seconds; only a hang takes this long
 QUIET = [
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
     "--disable-dev-shm-usage",  # that of a container is small, and a page that outgrows it dies
@@ -54,11 +57,15 @@ def damage(tensors: dict[str, Tensor]) -> None:
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a ready server of the shipped model, and of `worn`, which raises health flags."""
-    store = tmp_path_factory.mktemp("store")
+    """The address of a ready server: the shipped model, with a baseline, and `worn`, which raises flags."""
+    folder = tmp_path_factory.mktemp("page")
+    store = folder / "store"
     copied(store)
     with_tensors(copied(store, "worn"), damage)
-    with Server.start(model_store=store) as started:
+    images = held_out_digits(folder / "images", ACCEPTED)
+    where = ["--model-store", str(store), "--device", "cpu", "--threads", "1"]
+    assert cli.main(["calibrate", "digits", "--images", str(images), *where]) == 0
+    with Server.start(model_store=store, drift_share=0.5) as started:
         yield started.address
         assert started.stop() == 0, started.log
         assert "Traceback" not in started.log

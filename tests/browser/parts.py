@@ -10,7 +10,15 @@ from .conftest import PATIENCE, Visit
 
 DIGITS = sorted(Path(__file__).parents[1].joinpath("digits").glob("*.png"))
 VECTORS = ["running_mean", "running_var", "weight", "bias", "scale", "shift"]
-QUANTITIES = [*VECTORS, "eps", "momentum", "num_batches_tracked"]
+QUANTITIES = [
+    *VECTORS,
+    "num_features",
+    "affine",
+    "track_running_stats",
+    "eps",
+    "momentum",
+    "num_batches_tracked",
+]
 
 
 def told(server: str, path: str) -> Any:

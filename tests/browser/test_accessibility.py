@@ -12,6 +12,8 @@ from .test_strip import DRIFTING, told_drift
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 
+IN_WORDS = {f"meaning-{name}" for name in ("flags", "flag-precision", "latency", "waiting_rows", "doctor")}
+"""Meanings that have no formula."""
 AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
 
 
@@ -42,12 +44,13 @@ def test_page_with_all_panels_filled_has_no_serious_violation(
     looked_at.page.emulate_media(color_scheme=scheme)
     looked_at.page.set_viewport_size({"width": width, "height": 800})
     page = open_page(looked_at, "/#/worn/1/bn1/7")
-    page.get_by_label("Choose an image").set_input_files(DIGITS[0])
-    expect(page.locator("#answer .label").first).to_be_visible()
+    page.get_by_label("Choose an image").set_input_files(DIGITS[:2])
+    expect(page.locator("#sample .shift").first).to_be_visible()
+    expect(page.locator("#diagnosis table")).to_be_visible()
     expect(page.locator("#live dl")).to_be_visible()
     expect(detail(page, "bn1").get_by_role("region", name="Live rows at this norm")).to_be_visible()
     expect(page.locator("[aria-busy=true]")).to_have_count(0)
-    for choice in ("flags", "drift", "scale"):
+    for choice in ("flags", "drift", "sample"):
         page.get_by_label("Coloured by").select_option(choice)
         assert violations(page) == [], choice
     page.locator("#detail [popovertarget=meaning-eps]").click()
@@ -86,5 +89,4 @@ def test_every_term_on_the_page_has_a_meaning_in_a_sentence(visit: Visit) -> Non
     for name in names:
         meaning = page.locator(f"#{name}")
         assert (meaning.locator("p").text_content() or "").rstrip().endswith("."), name
-        without = {"meaning-flags", "meaning-flag-precision", "meaning-latency", "meaning-waiting_rows"}
-        assert meaning.locator("math").count() == (name not in without), name
+        assert meaning.locator("math").count() == (name not in IN_WORDS), name

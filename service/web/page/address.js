@@ -9,7 +9,7 @@ export function route() {
   if (!location.hash.startsWith("#/")) return {};
   try {
     const [model, version, norm, channel] = location.hash.slice(2).split("/").map(decodeURIComponent);
-    return { model, version: Number(version), norm, channel: Number(channel) || 0 };
+    return { model, version: Number(version), norm, channel: channel && (Number(channel) || 0) };
   } catch {
     return {};
   }

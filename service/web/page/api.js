@@ -63,14 +63,36 @@ export async function drift(key) {
   }
 }
 
+/** The same of all channels of one norm; null where that is not told, for the report has the most important ones. */
+export async function driftAt(key, name) {
+  try {
+    const known = await read(`${path(key)}/drift/${encodeURIComponent(name)}?version=${key.version}`, "json");
+    return known.mean.length ? known : null;
+  } catch (error) {
+    if (error instanceof Problem) return null;
+    throw error;
+  }
+}
+
+const IMAGES_PATIENCE = 60_000; // a large image takes its time
+const posted = (key, what, body, type) =>
+  read(`${path(key)}/versions/${key.version}/${what}`, "json", { method: "POST", headers: type ? { "Content-Type": type } : {}, body }, IMAGES_PATIENCE);
+const image = (key, what, file) => posted(key, what, file, file.type || "application/octet-stream");
+
 /** The predictions for one image, and how long they took seen from here. */
 export async function predict(key, file, top = 5) {
   const started = performance.now();
-  const answer = await read(
-    `${path(key)}/versions/${key.version}/predict?top_k=${top}`,
-    "json",
-    { method: "POST", headers: { "Content-Type": file.type || "application/octet-stream" }, body: file },
-    60_000,
-  );
+  const answer = await image(key, `predict?top_k=${top}`, file);
   return { ...answer, round_trip: performance.now() - started };
+}
+
+/** How far one image lies, at each norm, from what the norm knows. */
+export const shift = (key, file) => image(key, "drift", file);
+
+/** What the first norms say of the preprocessing, from one image or several. */
+export function doctor(key, files) {
+  if (files.length === 1) return image(key, "doctor", files[0]);
+  const form = new FormData(); // the browser names its boundary
+  for (const file of files) form.append("images", file);
+  return posted(key, "doctor", form, null);
 }

@@ -2,31 +2,34 @@
 
 import { distributions } from "./distributions.js";
 import { el, momentum, number, term } from "./dom.js";
-import { driftOf } from "./drift.js";
 import { equation, journey, numbersOf } from "./equation.js";
 import { flagList } from "./flags.js";
+import { driftOf } from "./live_rows.js";
 import { chip } from "./outcomes.js";
 import { profile } from "./profile.js";
+import { sampleOf } from "./sample.js";
 
-/** Fills the panel; `onChannel` is told of every channel that the reader chooses. Answers what takes drift reports. */
+/** Fills the panel; `onChannel` is told of every channel that the reader chooses. Answers what takes drift reports, tried images and another channel. */
 export function showDetail(place, norm, channel, onChannel) {
   const words = el("div", {});
-  const pick = (to) => {
+  const pick = (wanted) => {
+    const to = Math.min(wanted, norm.num_features - 1);
     picker.show(to);
     choose(to);
     onChannel(to);
   };
   const picker = channels(norm, channel, pick);
-  const plots = [driftOf(norm, pick), profile(norm, pick), distributions(norm)].filter((plot) => plot !== null);
+  const [live, sample] = [driftOf(norm, pick), sampleOf(norm, pick)];
+  const plots = [live, sample, profile(norm, pick), distributions(norm)].filter((plot) => plot !== null);
   const choose = (to) => {
     words.replaceChildren(...ofChannel(norm, to));
     for (const plot of plots) plot.choose(to);
   };
-  const [live, ...others] = plots.map(({ element }) => element);
-  place.replaceChildren(heading(norm), flagList(norm, pick), facts(norm), live, picker.element, words, ...others);
+  const [, , ...others] = plots.map(({ element }) => element);
+  place.replaceChildren(heading(norm), flagList(norm, pick), facts(norm), picker.element, words, live.element, sample.element, ...others);
   choose(channel);
   place.hidden = false;
-  return plots[0].show;
+  return { drift: live.show, sample: sample.show, pick };
 }
 
 const heading = (norm) =>
@@ -34,15 +37,15 @@ const heading = (norm) =>
 
 function facts(norm) {
   const rows = [
-    [el("span", {}, "channels"), norm.num_features],
+    [term("num_features"), norm.num_features],
     [term("eps"), number(norm.eps)],
     [term("momentum"), momentum(norm)],
     [term("num_batches_tracked"), norm.num_batches_tracked === null ? "–" : norm.num_batches_tracked.toLocaleString("en")],
-    [el("span", {}, "learns γ and β"), norm.affine ? "yes" : "no"],
-    [el("span", {}, "running statistics"), norm.track_running_stats ? "yes" : "no"],
-    [el("span", {}, "activation behind"), norm.activation ?? "–"],
+    [term("affine"), norm.affine ? "yes" : "no"],
+    [term("track_running_stats"), norm.track_running_stats ? "yes" : "no"],
+    ["activation behind", norm.activation ?? "–"],
     [term("folding_error"), number(norm.folding_error, 3)],
-    norm.folding_error_at && norm.folding_error_at !== norm.name ? [el("span", {}, "seen at"), norm.folding_error_at] : null,
+    norm.folding_error_at && norm.folding_error_at !== norm.name ? ["seen at", norm.folding_error_at] : null,
   ].filter((row) => row !== null);
   return el("dl", { class: "facts" }, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { class: "number" }, String(value)))));
 }
@@ -68,6 +71,6 @@ function channels(norm, channel, pick) {
 
 function ofChannel(norm, channel) {
   const numbers = numbersOf(norm, channel);
-  if (numbers) return [el("div", { class: "pair even" }, equation(norm, channel, numbers), journey(numbers))];
+  if (numbers) return [el("div", { class: "pair" }, equation(norm, channel, numbers), journey(numbers))];
   return [el("p", {}, "This norm keeps no running statistics: it always uses the batch’s own, so there is nothing to fold.")];
 }

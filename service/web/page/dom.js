@@ -28,6 +28,13 @@ export function number(value, digits = 4) {
   return text.replace(/\.?0+e/, "e").replace("e+", "e").replaceAll("-", "−");
 }
 
+/** A drift score beside its threshold; what lies below sampling error is not told in digits. */
+export function score(value, threshold) {
+  if (value === null || value === undefined) return "not watched";
+  const written = value < 5e-4 ? "below 0.0005" : number(value, 3);
+  return threshold === undefined || threshold === null ? written : `${written} of ${number(threshold, 3)}`;
+}
+
 /** What the server says, as a sentence. */
 export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (text.endsWith(".") ? "" : ".");
 
@@ -52,6 +59,9 @@ export const NAMES = {
   bias: "bias β",
   scale: "scale",
   shift: "shift",
+  num_features: "channels",
+  affine: "learns γ and β",
+  track_running_stats: "running statistics",
   eps: "eps",
   momentum: "momentum",
   num_batches_tracked: "tracked batches",

@@ -11,8 +11,9 @@ import { live } from "./live.js";
 import { showModels } from "./models.js";
 import { Strip, mark } from "./strip.js";
 import { showTable } from "./table.js";
-import { tryIt } from "./try_it.js";
+import { TryIt } from "./try_it.js";
 import { until } from "./waiting.js";
+import { Watch } from "./watch.js";
 
 const CALM_S = 5; // between two looks at a server that is ready
 const PATIENCE_S = [1, 2, 4, 5]; // between two tries to reach one that is not
@@ -22,18 +23,20 @@ const place = Object.fromEntries(ids.map((id) => [id, document.getElementById(id
 const strip = new Strip(place);
 
 // What is known of the server, and what of it is on the page.
-const known = { models: [], norms: [], key: null, opened: null, failures: 0, called: false, drift: null, watches: true, showDrift: () => {} };
+const known = { state: null, models: [], norms: [], key: null, opened: null, failures: 0, called: false, sample: null, detail: null };
+const watch = new Watch(showLive);
+const tryIt = new TryIt({ model: () => known.key, unwatched: () => watch.absence, shifted: showSample, colour: () => strip.choose("sample") });
 
 /** Looks at the server, again and again; what changed there is shown here. */
 async function look() {
   let wait = CALM_S;
   try {
     const { state, models } = await api.models();
-    const changed = known.failures > 0 || JSON.stringify(models) !== JSON.stringify(known.models);
-    known.models = models;
+    const changed = known.failures > 0 || (!known.key && state !== known.state) || JSON.stringify(models) !== JSON.stringify(known.models);
+    [known.models, known.state] = [models, state];
     say(state);
     if (changed) await showAll();
-    else await lookAtDrift();
+    else await watch.look();
     known.failures = 0;
     trouble(null);
     if (state !== "ready") wait = 1;
@@ -66,8 +69,8 @@ async function showAll() {
   const chosen = model === undefined ? known.models[0] : named;
   known.key = chosen ?? null;
   known.opened = null;
-  known.watches = true;
-  fitDrawing(chosen?.input_shape);
+  watch.begin(known.key);
+  tryIt.follow(known.key);
   if (!chosen) {
     showNothing(model);
     return;
@@ -77,16 +80,18 @@ async function showAll() {
   if (known.key !== chosen) return;
   known.norms = layers;
   showModels(place.models, known.models, chosen, fold);
-  strip.show(chosen, layers, null);
+  strip.show(chosen, layers);
+  strip.sample(same(known.sample, chosen) ? known.sample : null);
   showAlarms(place.alarms, chosen, layers);
   showTable(place.table, chosen, layers);
   for (const id of ["models", "strip", "table"]) place[id].removeAttribute("aria-busy");
   await showOpened();
-  await lookAtDrift();
+  await watch.look();
 }
 
 function showNothing(wanted) {
-  const words = wanted === undefined || !known.models.length ? "Models are being read, folded and proven" : `No model “${wanted}” is served`;
+  const none = known.state === "ready" ? "No model is loaded" : "Models are being read, folded and proven";
+  const words = wanted === undefined || !known.models.length ? none : `No model “${wanted}” is served`;
   if (known.models.length) showModels(place.models, known.models, null, null);
   else place.models.replaceChildren(el("p", { class: "quiet" }, words));
   strip.clear(words);
@@ -96,17 +101,19 @@ function showNothing(wanted) {
   place.detail.hidden = true;
 }
 
-/** Asks what live rows come to, unless the server has said that it does not look at them. */
-async function lookAtDrift() {
-  const chosen = known.key;
-  if (!chosen || !known.watches) return;
-  const report = await api.drift(chosen);
-  if (known.key !== chosen) return;
-  known.watches = report !== null;
-  known.drift = report;
+/** Live rows have come to something, at all norms and over the channels of the one that is open. */
+function showLive(report, channels) {
   showDrift(place.drift, report);
   strip.drift(report && report.state !== "off" ? report : null);
-  known.showDrift(report);
+  known.detail?.drift(report, channels);
+}
+
+/** An image was tried, or there is none any more. */
+function showSample(report) {
+  known.sample = report;
+  strip.sample(report);
+  known.detail?.sample(report, known.key);
+  mark(known.opened);
 }
 
 /** Opens the norm that the address names, or the first. */
@@ -118,19 +125,23 @@ async function showOpened() {
     place.detail.hidden = true;
     return;
   }
-  if (known.opened === name) return;
+  if (known.opened === name) {
+    if (channel !== undefined) known.detail?.pick(channel);
+    return;
+  }
   known.opened = name;
   const chosen = known.key;
   place.detail.setAttribute("aria-busy", "true");
   try {
     const detail = await api.layer(chosen, name);
     if (known.opened !== name || known.key !== chosen) return;
-    const at = Math.min(channel ?? 0, detail.num_features - 1);
-    known.showDrift = showDetail(place.detail, detail, at, (to) => {
+    const at = Math.min(route().channel ?? 0, detail.num_features - 1);
+    known.detail = showDetail(place.detail, detail, at, (to) => {
       if (known.opened === name && known.key === chosen) history.replaceState(null, "", address(chosen, name, to));
     });
-    known.showDrift(known.drift);
+    known.detail.sample(known.sample, chosen);
     bringIntoView();
+    await watch.open(name);
   } catch (error) {
     known.opened = null;
     if (!(error instanceof api.Problem)) throw error;
@@ -170,7 +181,6 @@ document.addEventListener("click", (event) => {
 });
 addEventListener("hashchange", follow);
 placeMeanings();
-const fitDrawing = tryIt(() => known.key);
 key.connect(() => (known.failures += 1));
 look();
 live(place.live, () => known.key);

@@ -5,11 +5,11 @@ import { COLOURINGS, describe, telling } from "./colourings.js";
 import { el, number, term } from "./dom.js";
 import { OUTCOMES, outcomeOf } from "./outcomes.js";
 
-const MANY = 16; // from here on pieces are small, and their height tells the number of channels
+export const MANY = 16; // from here on pieces are small, and their height tells the number of channels
 
 export class Strip {
-  // What is shown: a version, its norms, its drift, and the colouring that the reader chose, or null.
-  #shown = { key: null, norms: [], drift: null };
+  // What is shown: a version, its norms, its drift and the image tried on it, and the colouring that the reader chose, or null.
+  #shown = { key: null, norms: [], drift: null, sample: null };
   #chosen = null;
 
   constructor(places) {
@@ -22,8 +22,8 @@ export class Strip {
     places.legend.addEventListener("click", (event) => find(places.strip, event.target.closest("[data-find]")?.dataset.find));
   }
 
-  show(key, norms, drift) {
-    this.#shown = { key, norms, drift };
+  show(key, norms) {
+    this.#shown = { key, norms, drift: null, sample: null };
     const many = norms.length > MANY;
     const list = el("ol", { class: many ? "strip many" : "strip" }, norms.map((norm) => el("li", {}, piece(key, norm, many))));
     this.places.strip.replaceChildren(norms.length ? list : el("p", { class: "quiet" }, "This network has no BatchNorm."));
@@ -32,27 +32,48 @@ export class Strip {
 
   /** Live rows have come to something else. */
   drift(report) {
-    const [before, appeared] = [this.#colouring, Boolean(report) !== Boolean(this.#shown.drift)];
-    this.#shown.drift = report;
-    if (appeared || this.#colouring !== before || before === "drift") this.#colour();
+    this.#see("drift", report);
+  }
+
+  /** An image was tried, or none is any more. */
+  sample(report) {
+    this.#see("sample", report);
+  }
+
+  /** Colours by what the reader asked for elsewhere. */
+  choose(name) {
+    this.#chosen = name;
+    this.#colour();
+    this.places.colouring.focus();
   }
 
   clear(words) {
-    this.#shown = { key: null, norms: [], drift: null };
+    this.#shown = { key: null, norms: [], drift: null, sample: null };
     this.places.strip.replaceChildren(el("p", { class: "quiet" }, words));
     this.places.legend.replaceChildren();
     this.places.choice.hidden = true;
   }
 
+  #see(what, report) {
+    const [before, appeared] = [this.#colouring, Boolean(report) !== Boolean(this.#shown[what])];
+    this.#shown[what] = report;
+    if (appeared || this.#colouring !== before || before === what) this.#colour();
+  }
+
+  /** Drift and a tried image can be chosen only while there is one. */
+  #isThere(name) {
+    return !(name in this.#shown) || Boolean(this.#shown[name]);
+  }
+
   get #colouring() {
-    const isThere = this.#chosen !== null && (this.#chosen !== "drift" || this.#shown.drift);
-    return isThere ? this.#chosen : telling(this.#shown.norms, this.#shown.drift);
+    const { norms, drift } = this.#shown;
+    return this.#chosen !== null && this.#isThere(this.#chosen) ? this.#chosen : telling(norms, drift);
   }
 
   #colour() {
-    const { norms, drift } = this.#shown;
+    const { norms } = this.#shown;
     const name = this.#colouring;
-    const { pieces, legend, scale } = COLOURINGS[name].shades(norms, drift);
+    const { pieces, legend, scale } = COLOURINGS[name].shades(norms, this.#shown);
     [...this.places.strip.querySelectorAll(".piece")].forEach((link, i) => paint(link, norms[i], pieces[i]));
     this.places.legend.replaceChildren(...(legend ? legend.map(entry) : scaleEntry(scale)));
     this.#choices(name);
@@ -60,9 +81,9 @@ export class Strip {
 
   #choices(name) {
     const { choice, colouring, about } = this.places;
-    const names = Object.keys(COLOURINGS).filter((one) => one !== "drift" || this.#shown.drift);
+    const names = Object.keys(COLOURINGS).filter((one) => this.#isThere(one));
     choice.hidden = this.#shown.norms.length === 0;
-    if (colouring.options.length !== names.length) colouring.replaceChildren(...names.map((one) => el("option", { value: one }, COLOURINGS[one].word)));
+    if (String([...colouring.options].map((option) => option.value)) !== String(names)) colouring.replaceChildren(...names.map((one) => el("option", { value: one }, COLOURINGS[one].word)));
     colouring.value = name;
     if (about.dataset.of === name) return;
     about.dataset.of = name;

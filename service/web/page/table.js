@@ -11,7 +11,7 @@ export function showTable(place, key, norms) {
   const axes = Object.fromEntries(VECTORS.map((name) => [name, extent(norms.flatMap((norm) => (norm[name] ? [norm[name].min, norm[name].max] : [])))]));
   const head = [
     el("th", { scope: "col" }, "norm"),
-    el("th", { scope: "col", class: "right" }, "channels"),
+    el("th", { scope: "col", class: "right" }, term("num_features")),
     ...["eps", "momentum"].map((name) => el("th", { scope: "col", class: "right" }, term(name))),
     el("th", { scope: "col", class: "right" }, term("num_batches_tracked", "batches")),
     ...VECTORS.map((name) => el("th", { scope: "col" }, term(name))),

@@ -1,94 +1,126 @@
-// Try it: one image by file, drop, paste or drawing; the classes that the model sees in it, and how long that took.
+// Try it: images by file, drop, paste or drawing; what the model answers, and what its norms say of them.
 
-import { predict } from "./api.js";
+import * as api from "./api.js";
+import { same } from "./address.js";
+import { Doctor } from "./doctor.js";
 import { Drawing } from "./drawing.js";
-import { el, number } from "./dom.js";
+import { el, sentence } from "./dom.js";
+import { predictions } from "./predictions.js";
+import { Sample } from "./sample.js";
 
-/** Connects the panel; `model()` tells which version answers, or null. Answers what takes the shape of its input. */
-export function tryIt(model) {
-  const [file, drop, preview, answer] = ["file", "drop", "preview", "answer"].map((id) => document.getElementById(id));
-  let latest = 0;
+const MOST = 16; // images that are looked at together, as many as the server takes
 
-  async function send(image) {
-    const turn = ++latest;
-    const key = model();
-    show(preview, image);
-    answer.setAttribute("aria-busy", "true");
+const at = (id) => document.getElementById(id);
+
+export class TryIt {
+  // The images that are shown, the version that was asked, and which question is the latest.
+  #images = [];
+  #key = null;
+  #turn = 0;
+
+  /** `model()` tells which version answers, or null; `unwatched()` why nothing looks at its norms, or null; `shifted` takes a sample's report, or null. */
+  constructor({ model, unwatched, shifted, colour }) {
+    [this.model, this.unwatched, this.shifted] = [model, unwatched, shifted];
+    [this.answer, this.preview, this.drop, this.examining] = ["answer", "preview", "drop", "examining"].map(at);
+    this.sample = new Sample(at("sample"), colour);
+    this.doctor = new Doctor(at("diagnosis"), at("doctor"), () => this.#images, () => this.#key);
+    this.drawing = new Drawing(at("drawing"), (image) => this.take([image]));
+    this.#listen();
+  }
+
+  /** Another version may be open now, of which what was tried is asked again. */
+  follow(key) {
+    this.drawing.fit(key?.input_shape);
+    if (key && this.#images.length && !same(key, this.#key)) this.take(this.#images);
+  }
+
+  /** Shows images: the first is answered, and several are looked at together. */
+  async take(images) {
+    const turn = ++this.#turn;
+    const key = this.model();
+    if (!same(key, this.#key)) this.#forget();
+    [this.#images, this.#key] = [images.slice(0, MOST), key];
+    this.#show(images);
+    this.doctor.clear();
+    this.answer.setAttribute("aria-busy", "true");
+    const [isAnswered, shown] = await this.#predicted();
+    if (turn !== this.#turn) return;
+    this.answer.replaceChildren(...shown);
+    this.answer.removeAttribute("aria-busy");
+    this.examining.hidden = !isAnswered || this.unwatched() !== null;
+    if (!isAnswered) this.#forget();
+    else await this.#lookInside(turn);
+  }
+
+  async #predicted() {
     try {
-      if (!key) throw new Error("no model is being served yet");
-      const result = await predict(key, image);
-      if (turn === latest) answer.replaceChildren(...predictions(result));
+      if (!this.#key) throw new api.Problem("no model is being served yet", 0);
+      return [true, predictions(await api.predict(this.#key, this.#images[0]))];
     } catch (error) {
-      if (turn === latest) answer.replaceChildren(refusal(error, () => send(image)));
-    } finally {
-      if (turn === latest) answer.removeAttribute("aria-busy");
+      if (!(error instanceof api.Problem)) throw error;
+      return [false, [refusal(error, () => this.take(this.#images))]];
     }
   }
 
-  file.addEventListener("change", () => {
-    const [image] = file.files;
-    file.value = ""; // so that the same file can be chosen again
-    if (image) send(image);
-  });
-  addEventListener("paste", (event) => event.clipboardData.files[0] && send(event.clipboardData.files[0]));
-  addEventListener("dragover", (event) => {
-    event.preventDefault();
-    drop.classList.add("over");
-  });
-  addEventListener("dragleave", (event) => event.relatedTarget === null && drop.classList.remove("over"));
-  addEventListener("drop", (event) => {
-    event.preventDefault();
-    drop.classList.remove("over");
-    if (event.dataTransfer.files[0]) send(event.dataTransfer.files[0]);
-  });
-  const drawing = new Drawing(document.getElementById("drawing"), send);
-  return (shape) => drawing.fit(shape);
+  /** What the norms say of the first image, and of several; the prediction stands without. */
+  async #lookInside(turn) {
+    const why = this.unwatched();
+    if (why) return this.#without(why);
+    if (this.sample.isEmpty) this.sample.say("Looking at its norms");
+    try {
+      const report = await api.shift(this.#key, this.#images[0]);
+      if (turn !== this.#turn) return;
+      this.sample.show(report);
+      this.shifted(report);
+    } catch (error) {
+      if (!(error instanceof api.Problem)) throw error;
+      if (turn === this.#turn) this.#without(`Its shift at the norms is not known. ${sentence(error.message)}`);
+    }
+    if (turn === this.#turn && this.#images.length > 1) this.doctor.examine();
+  }
+
+  #without(words) {
+    this.sample.say(words);
+    this.shifted(null);
+  }
+
+  #forget() {
+    this.sample.hide();
+    this.shifted(null);
+  }
+
+  #show(images) {
+    const [image] = images;
+    const { preview } = this;
+    if (preview.src) URL.revokeObjectURL(preview.src);
+    preview.src = URL.createObjectURL(image);
+    preview.alt = `The chosen image, ${image.name}`;
+    preview.hidden = !image.type.startsWith("image/");
+    preview.onerror = () => (preview.hidden = true);
+    const rest = images.length > MOST ? `, of which ${MOST} are looked at` : "";
+    at("several").textContent = images.length > 1 ? `The first of ${images.length} images${rest}` : "";
+  }
+
+  #listen() {
+    const file = at("file");
+    const some = (list) => list.length && this.take([...list]);
+    file.addEventListener("change", () => {
+      const chosen = [...file.files];
+      file.value = ""; // so that the same file can be chosen again
+      some(chosen);
+    });
+    addEventListener("paste", (event) => some(event.clipboardData.files));
+    addEventListener("dragover", (event) => {
+      event.preventDefault();
+      this.drop.classList.add("over");
+    });
+    addEventListener("dragleave", (event) => event.relatedTarget === null && this.drop.classList.remove("over"));
+    addEventListener("drop", (event) => {
+      event.preventDefault();
+      this.drop.classList.remove("over");
+      some(event.dataTransfer.files);
+    });
+  }
 }
 
-function show(preview, image) {
-  if (preview.src) URL.revokeObjectURL(preview.src);
-  preview.src = URL.createObjectURL(image);
-  preview.alt = `The chosen image, ${image.name}`;
-  preview.hidden = !image.type.startsWith("image/");
-  preview.onerror = () => (preview.hidden = true);
-}
-
-function refusal(error, again) {
-  return el("div", { class: "refusal" }, el("p", {}, error.message), el("button", { type: "button", onclick: again }, "Send again"));
-}
-
-function predictions({ predictions: [first], timing_ms, round_trip }) {
-  return [first.label === undefined ? values(first.values) : classes(first.top ?? [first]), timing(timing_ms, round_trip)];
-}
-
-function classes(top) {
-  const shown = (score) => (score < 0.0005 ? "< 0.1 %" : `${(100 * score).toFixed(1)} %`);
-  return el(
-    "ol",
-    { class: "classes" },
-    top.map(({ label, score }) => {
-      const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span"));
-      bar.firstChild.style.inlineSize = `${100 * score}%`;
-      return el("li", {}, el("span", { class: "label" }, label), bar, el("span", { class: "number" }, shown(score)));
-    }),
-  );
-}
-
-function values(tensor) {
-  const flat = tensor.flat(Infinity);
-  return el("p", { class: "number" }, flat.slice(0, 12).map((value) => number(value)).join("  ") + (flat.length > 12 ? " …" : ""));
-}
-
-/** Where the milliseconds went; what no stage accounts for is the way there and back. */
-function timing({ decode, queue, compute, total }, round_trip) {
-  const stages = [["decode", decode], ["queue", queue], ["compute", compute], ["the rest", Math.max(0, round_trip - decode - queue - compute)]];
-  const bar = el("div", { class: "stages", "aria-hidden": "true" }, stages.map(([name]) => el("span", { "data-stage": name })));
-  stages.forEach(([, milliseconds], i) => (bar.children[i].style.flexGrow = milliseconds));
-  return el(
-    "div",
-    { class: "timing" },
-    bar,
-    el("dl", {}, stages.map(([name, milliseconds]) => el("div", {}, el("dt", { "data-stage": name }, name), el("dd", { class: "number" }, `${milliseconds.toFixed(2)} ms`)))),
-    el("p", { class: "quiet" }, `${total.toFixed(2)} ms in the server, ${round_trip.toFixed(1)} ms seen from here`),
-  );
-}
+const refusal = (error, again) => el("div", { class: "refusal" }, el("p", {}, sentence(error.message)), el("button", { type: "button", onclick: again }, "Send again"));
