@@ -1,8 +1,8 @@
 """Hosts: under which names the service may be asked, so that no web page of another site can ask it.
 
-A browser that is led to the service by another site's name (DNS rebinding) sends that name as `Host`. One that
-a page of another site has send something says so in `Sec-Fetch-Site`, or sends the page's `Origin`. Programs
-send neither.
+A browser that is led to the service by another site's name (DNS rebinding) sends that name as `Host`. One
+that a page of another site has send something says so in `Sec-Fetch-Site`, or sends the page's `Origin`.
+Programs send neither.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AUTHORITY = re.compile(rb"([A-Za-z0-9_.-]*|\[[A-Za-z0-9_.:%-]+\])(?::[0-9]{0,5}
 
 
 class Hosts:
-    """The names that are allowed; addresses and `localhost` are always, since no site has them as its name."""
+    """The names that are allowed; addresses and `localhost` always are: no site has them as its name."""
 
     def __init__(self, settings: Settings) -> None:
         names = settings.host_names or ([_LOCAL] if _is_local(settings.host) else [])
@@ -52,9 +52,7 @@ class Hosts:
             elif name == b"sec-fetch-site":
                 site = value
         if host is not None and not self._is_any and not self._admits(host):
-            raise Forbidden(
-                f"the service is not to be asked as {_shown(host)}: see the setting allowed_hosts"
-            )
+            raise Forbidden(f"nobody may ask as {_shown(host)}: see the setting allowed_hosts")
         if (origin or site) and method not in _HARMLESS and not self._is_own(host, origin, site):
             raise Forbidden("a page of another site may not send this: see the setting allowed_hosts")
 
