@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port; 0 takes a free one.")
     allowed_hosts: Annotated[str, Field(pattern=f"^({_HOST}( *, *{_HOST})*)?$")] = Field(
         "",
-        description="Names to be asked under, separated by commas; *: any; empty: any but on a loopback address.",
+        description="Names to be asked under, separated by commas; *: any; empty: localhost, or any.",
     )
     model_store: Path = Field(Path("model_store"), description="Folder that holds <model>/<version>/.")
     models: str = Field("", description="Names of the models to serve, separated by commas; empty: all.")
