@@ -1,8 +1,8 @@
 """What broke TorchServe, Triton, BentoML, Ray and MLServer, tried one by one.
 
 The service is one of which an admin may ask for changes. Each case names whom it hit, and by which number
-that is known. Whatever is tried: it is refused, nothing is
-fetched, nothing is written, no process is replaced, and the next request is answered.
+that is known. Whatever is tried: it is refused, nothing is fetched, nothing is written, no process is
+replaced, and the next request is answered.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ ATTACKS = {
     "a pickle in npy": post(PREDICT, 400, b"@npy@", Content_Type=NPY),
     "a pickle as octets": post(PREDICT, 400, b"@pickle@", Content_Type=OCTETS),
     "a pickle as an image": post(PREDICT, 400, b"@pickle@", Content_Type="image/png"),
+    "a form that is wrong, which would write to the log": post(PREDICT, 400, b"--y", Content_Type=MULTIPART),
     # Addresses to fetch
     "BentoML, CVE-2025-54381: an image by its address": post(
         PREDICT, 400, FORM, Content_Type="multipart/form-data; boundary=x"
@@ -275,7 +276,7 @@ def test_the_traps_catch(scene: Scene, digits: Digits) -> None:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack_is_refused_and_leaves_nothing_behind(scene: Scene, digits: Digits, name: str) -> None:
-    attack = ATTACKS[name]
+    attack, written = ATTACKS[name], len(scene.server.log)
     answer = scene.server.http.request(
         attack.method,
         attack.path.replace(TRAP, scene.trap.address),
@@ -286,6 +287,8 @@ def test_attack_is_refused_and_leaves_nothing_behind(scene: Scene, digits: Digit
     assert "access-control-allow-origin" not in answer.headers
     assert_no_insides(answer.text)
     assert str(scene.store.parent) not in answer.text
+    said = set(scene.server.log[written:].split())
+    assert attack.headers == ADMIN or not said & {"WARNING", "ERROR"}, "strangers cannot fill the log"
     scene.assert_unharmed(digits)
 
 
