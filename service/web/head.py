@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from service.errors import InvalidHttp
@@ -22,29 +23,28 @@ def refuse_ambiguous(version: str, target: bytes, headers: Sequence[tuple[bytes,
     `Host` in 1.1, two of them, or one that is none (section 3.2); a whole URL as target that names another
     host; a fragment.
     """
-    hosts, codings = [], []
-    for name, value in headers:
-        if name == b"host":
-            hosts.append(value)
-        elif name == b"transfer-encoding":
-            codings.append(value)
+    hosts = [value for name, value in headers if name == b"host"]
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
     if version not in _VERSIONS:
         raise InvalidHttp("only HTTP/1.1 and HTTP/1.0 are spoken here")
     if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked" or version == "1.0"):
         raise InvalidHttp("Transfer-Encoding is not chunked alone, in HTTP/1.1")
     if len(hosts) != 1 and (hosts or version == "1.1"):
         raise InvalidHttp("the request has no Host header, or more than one")
-    host = hosts[0] if hosts else None
-    if host is not None and not _HOST.fullmatch(host):
+    if hosts and not _is_host(hosts[0]):
         raise InvalidHttp("the Host header is no name or address with an optional port")
-    _refuse_target(target, host)
+    if target[:1] != b"/" or b"#" in target:
+        _refuse_target(target, *hosts)
 
 
-def _refuse_target(target: bytes, host: bytes | None) -> None:
+@lru_cache(maxsize=256)
+def _is_host(value: bytes) -> bool:
+    return bool(_HOST.fullmatch(value))
+
+
+def _refuse_target(target: bytes, host: bytes | None = None) -> None:
     if b"#" in target:
         raise InvalidHttp("the target has a fragment")
-    if target[:1] in b"/*":
-        return
     authority = target.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
-    if host is not None and authority.lower() != host.lower():
+    if host is not None and target != b"*" and authority.lower() != host.lower():
         raise InvalidHttp("the target and the Host header name different hosts")
