@@ -12,6 +12,7 @@ PYTEST_ARGS ?=
 # Each takes up to 3 GiB and starts processes of its own.
 PROCESSES ?= $(shell (( $$(nproc) > 3 )) && echo 3 || echo 2)
 SOAK_SECONDS ?= 600
+FUZZ_SECONDS ?= 120
 # The end-to-end tests of what a container could change: processes, signals, memory, files, the network.
 OF_THE_IMAGE ?= $(patsubst %,tests/e2e/test_%.py,bad_input drain hangs infer inspection killed lifecycle predict \
     protocol_routes signals versions)
@@ -22,7 +23,7 @@ BIN := $(VENV)/bin
 SERVES := $(VENV)/.installed-serve
 TESTS := $(VENV)/.installed-test
 
-.PHONY: help serve test drains reloads soak lint bench image clean FORCE
+.PHONY: help serve test drains reloads soak fuzz lint bench image clean FORCE
 
 help:
 	@echo 'make serve   serve the shipped digits model at 127.0.0.1:8000 (FOLDSERVE_* in the environment changes that)'
@@ -30,6 +31,7 @@ help:
 	@echo 'make drains  forty shutdowns under load, of which none may lose a request'
 	@echo 'make reloads thirty reloads with 32 clients: none may see a failure, memory flat'
 	@echo 'make soak    ten minutes of mixed good and bad requests: every one answered, memory flat (SOAK_SECONDS=...)'
+	@echo 'make fuzz    two minutes for each decoder of foreign bytes; what breaks one is kept in its corpus (FUZZ_SECONDS=...)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the engine against other engines, for hours; one of the other scripts: BENCH=benchmarks/NAME.py'
 	@echo 'make image   build the container image: with docker where a daemon answers, else with buildah'
@@ -46,6 +48,7 @@ help:
 	@echo '  PYTEST_ARGS=...       more arguments for pytest'
 	@echo '  PROCESSES=2           how many run the tests (default: 3 on four cores or more, else 2)'
 	@echo '  SOAK_SECONDS=600      how long make soak takes'
+	@echo '  FUZZ_SECONDS=120      how long make fuzz takes for each decoder'
 	@echo '  OF_THE_IMAGE=tests/e2e   every end-to-end test against the image, not only those of what a container could change'
 
 serve: $(SERVES)
@@ -66,6 +69,9 @@ reloads: $(TESTS)
 
 soak: $(TESTS)
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
+
+fuzz: $(TESTS)
+	FOLDSERVE_TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz -n $(PROCESSES) $(PYTEST_ARGS)
 
 lint: $(TESTS)
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from service.inspection.thresholds import Thresholds
 PREFIX = "FOLDSERVE_"
 
 _NUMBER = "[1-9][0-9]{0,17}"
+_HOST = r"(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?)"
 _VERSIONS = f"^(latest(:{_NUMBER})?|all|{_NUMBER}(,{_NUMBER})*)$"
 
 
@@ -26,6 +27,10 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port; 0 takes a free one.")
+    allowed_hosts: Annotated[str, Field(pattern=f"^({_HOST}( *, *{_HOST})*)?$")] = Field(
+        "",
+        description="Names to be asked under, separated by commas; *: any; empty: localhost, or any.",
+    )
     model_store: Path = Field(Path("model_store"), description="Folder that holds <model>/<version>/.")
     models: str = Field("", description="Names of the models to serve, separated by commas; empty: all.")
     versions: Annotated[str, Field(pattern=_VERSIONS)] = Field(
@@ -165,6 +170,11 @@ class Settings(BaseSettings):
     def arena_slots(self) -> int:
         """The slots of one worker's arena."""
         return self.arena_mb * 1024 * 1024 // 4096
+
+    @property
+    def host_names(self) -> list[str]:
+        """The names in `allowed_hosts`, in lower case."""
+        return [name.strip().lower().removesuffix(".") for name in self.allowed_hosts.split(",") if name]
 
     @property
     def model_names(self) -> list[str]:

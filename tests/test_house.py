@@ -186,7 +186,7 @@ ARROWS: dict[str, set[str]] = {
         ),
         *("settings", "telemetry", "errors"),
     },
-    "web.gate": {"web.problems", "keyring", "telemetry", "errors"},
+    "web.gate": {"web.hosts", "web.problems", "keyring", "telemetry", "errors"},
     "web.routes_repository": {
         *("web.bodies", "web.context", "web.schemas_v2", "engine.change", "store.model_store", "errors"),
     },

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from service.errors import InvalidWeights
 from service.importing.formats import SAVE_STATE_DICT
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 # What torch.load raises for files that are cut off or changed.
 _DAMAGE = (
     *(RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError),
-    *(AssertionError, struct.error),
+    *(AssertionError, struct.error, SafetensorError),  # the last where only the file's name says safetensors
 )
 
 

@@ -29,3 +29,4 @@ def set_up_logs(level: str, style: Literal["text", "json"]) -> None:
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel("WARNING")
+    logging.getLogger("python_multipart").setLevel("CRITICAL")  # a line for each form that is wrong

@@ -22,6 +22,7 @@ from service.web import (
 )
 from service.web.body_limit import BodyLimit
 from service.web.gate import Gate
+from service.web.hosts import Hosts
 from service.web.shortcut import Shortcut
 
 if TYPE_CHECKING:
@@ -56,4 +57,4 @@ def compose(parts: Parts, keyring: Keyring) -> ASGIApp:
     problems.install(app)
     settings = parts.settings
     limited = BodyLimit(Shortcut(app), settings.max_body_bytes, settings.max_held_bytes)
-    return Gate(limited, keyring, parts.telemetry)
+    return Gate(limited, Hosts(settings), keyring, parts.telemetry)

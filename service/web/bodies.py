@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
@@ -78,6 +78,11 @@ class _InMemory(MultiPartParser):
         """Called at the closing boundary, without which the last part is not whole."""
         super().on_end()
         self.is_complete = True
+
+    def close(self) -> None:
+        """Let go of every part, those that never ended too."""
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 async def read_rows(
@@ -206,15 +211,21 @@ async def _rows(
 
 async def _images(request: Request, max_rows: int) -> list[bytes]:
     """The files of a multipart body, in order."""
-    parser: Any = _InMemory(request.headers, request.stream(), max_files=max_rows, max_fields=0)
+    parser = _InMemory(request.headers, request.stream(), max_files=max_rows, max_fields=0)
     try:
         form = await parser.parse()
+        return await _files(form, parser)
     except MultiPartException as error:
         if "Too many files" in error.message:
             raise InputTooLarge(f"more than {max_rows} images in one request") from None
         raise InvalidInput(f"the multipart body is malformed: {error.message}") from None
-    except UnicodeError:  # of a charset that Python knows and that decodes nothing
+    except ValueError:  # of a charset that Python knows and that decodes nothing, or of what names none
         raise InvalidInput("the multipart body is malformed: its charset cannot be read") from None
+    finally:
+        parser.close()
+
+
+async def _files(form: FormData, parser: _InMemory) -> list[bytes]:
     if not parser.is_complete:
         raise InvalidInput("the multipart body stops before its closing boundary")
     uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]

@@ -13,6 +13,7 @@ from service.errors import HeadersTooLarge, InvalidHttp, InvalidInput, RequestTi
 from service.web.alarm import Alarm
 from service.web.body_limit import FAULT
 from service.web.flow import Flow
+from service.web.head import refuse_ambiguous
 from service.web.parser import Parser
 from service.web.problems import problem
 
@@ -47,6 +48,12 @@ _MAX_PIPELINED = 16
 
 class _TooManyAtOnce(Exception):
     """Ends the parser's work in the middle of what it was given."""
+
+
+def _reason(error: HttpParserError) -> InvalidHttp:
+    """Why the parser stopped: what one of its callbacks raised, or else that this is not HTTP."""
+    cause = error.__context__
+    return cause if isinstance(cause, InvalidHttp) else InvalidHttp("what came is not HTTP/1.1")
 
 
 class State(ServerState):
@@ -133,8 +140,8 @@ class Connection(HttpToolsProtocol):
         self._unparsed += len(data)
         try:
             self.parser.feed_data(data)
-        except HttpParserError:
-            self._refuse(InvalidHttp("what came is not HTTP/1.1"))
+        except HttpParserError as error:
+            self._refuse(_reason(error))
         self._look_at_progress()
 
     def _look_at_progress(self) -> None:
@@ -170,6 +177,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.pipeline) == _MAX_PIPELINED:
             raise _TooManyAtOnce
+        refuse_ambiguous(self.parser.get_http_version(), self.url, self.headers)
         is_next = not self._is_answer_owed
         super().on_headers_complete()
         if is_next:

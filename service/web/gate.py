@@ -1,4 +1,4 @@
-"""The gate: the one place that every request passes, where its key is asked for."""
+"""The gate: the one place that every request passes, where its host is looked at and its key is asked for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from service.keyring import Keyring, Role
     from service.telemetry import Telemetry
+    from service.web.hosts import Hosts
 
 _PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
 _PAGES = {"/", "/docs", "/openapi.json"}
@@ -31,11 +32,12 @@ class Gate:
     """Lets pass who bears a key of the role that is needed; an admin's key is good for everything.
 
     What changes nothing is open to everybody where there are no inference keys. What changes something is
-    closed to everybody where there are no admin keys.
+    closed to everybody where there are no admin keys. Before that, nobody passes whom `hosts` refuses.
     """
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, telemetry: Telemetry) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, keyring: Keyring, telemetry: Telemetry) -> None:
         self._app = app
+        self._hosts = hosts
         self._keyring = keyring
         self._telemetry = telemetry
 
@@ -52,6 +54,7 @@ class Gate:
 
     def _admit(self, scope: Scope) -> None:
         """Raise `Unauthorized` or `Forbidden` unless the request may pass."""
+        self._hosts.check(scope["method"], scope["headers"])
         role = needed(scope["method"], scope["path"])
         if role is None or (role == "inference" and not self._keyring.has("inference")):
             return

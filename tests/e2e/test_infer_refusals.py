@@ -263,7 +263,7 @@ def test_a_gigabyte_that_is_announced_is_refused_before_it_comes(service: Servic
 def test_bodies_that_come_too_slowly_are_refused_in_the_protocols_words() -> None:
     with Server.start(body_timeout_s=1) as strict:
         with strict.connect() as connection:
-            lines = f"POST {INFER} HTTP/1.1", "Host: test", "Content-Length: 1000", "", '{"inputs":'
+            lines = f"POST {INFER} HTTP/1.1", "Host: localhost", "Content-Length: 1000", "", '{"inputs":'
             connection.sendall("\r\n".join(lines).encode())
             answer = reply(connection)
             assert (answer.status, list(answer.body)) == (408, ["error"])

@@ -260,7 +260,7 @@ def test_a_service_that_ends_waits_for_no_load(store: Path) -> None:
         os.mkfifo(stuck / "weights.safetensors")  # to read it takes for ever
         with server.connect() as asking:
             address = b"/v2/repository/models/digits/load"
-            lines = [b"POST " + address + b" HTTP/1.1", b"Host: test", b"Content-Length: 0"]
+            lines = [b"POST " + address + b" HTTP/1.1", b"Host: localhost", b"Content-Length: 0"]
             asking.sendall(b"\r\n".join([*lines, b"Authorization: Bearer " + SECRET.encode(), b"", b""]))
             writing = until(lambda: _opened_by_a_reader(stuck / "weights.safetensors"))
             assert server.stop() == 0, server.log

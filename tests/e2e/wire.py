@@ -26,7 +26,7 @@ class Reply(NamedTuple):
 
 def head(*lines: str, method: str = "POST", address: str = PREDICT) -> bytes:
     """The head of a request to predict."""
-    given = [f"{method} {address} HTTP/1.1", "Host: test", "Content-Type: image/png", *lines]
+    given = [f"{method} {address} HTTP/1.1", "Host: localhost", "Content-Type: image/png", *lines]
     return "\r\n".join([*given, "", ""]).encode()
 
 

@@ -47,6 +47,10 @@ class Image(Protocol):
     @property
     def configuration(self) -> Mapping[str, Any]: ...
 
+    @property
+    def history(self) -> list[str]:
+        """What each step of the build says of itself; it stays in the image."""
+
     def start(
         self,
         *arguments: str,

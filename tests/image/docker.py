@@ -20,6 +20,8 @@ class DockerImage:
         self.name = name
         described: list[dict[str, Any]] = json.loads(output_of("docker", "image", "inspect", name))
         self.configuration: Mapping[str, Any] = described[0]["Config"]
+        steps = output_of("docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", name)
+        self.history = steps.splitlines()
 
     def start(
         self,

@@ -46,6 +46,7 @@ class BuildahImage:
     def __init__(self, name: str) -> None:
         described = json.loads(output_of("buildah", "inspect", "--type", "image", name))
         self.configuration: Mapping[str, Any] = described["Docker"]["config"]
+        self.history = [str(step.get("created_by", "")) for step in described["Docker"]["history"]]
         self.files = output_of("buildah", "from", "--pull-never", name)
         atexit.register(ran, "buildah", "rm", self.files)
         self.root = output_of("buildah", "mount", self.files)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from . import search
+
 if TYPE_CHECKING:
     from .conftest import Served
+    from .container import Image
 
 pytestmark = pytest.mark.image
 
@@ -93,7 +96,24 @@ def test_modules_start_without_being_compiled_anew(served: Served) -> None:
     assert len(compiled) == len(modules) > 50
 
 
-def test_image_holds_no_secret_of_the_build(served: Served) -> None:
-    everywhere = ["/", "-xdev", "(", "-name", "pip.conf", "-o", "-name", "ca.pem", ")", "-print"]
-    assert found(served, *everywhere) == []
+def test_no_file_of_the_image_is_or_holds_a_secret(served: Served) -> None:
+    script = Path(search.__file__).read_text(encoding="utf-8")
+    done = served.container.run("python3", "-c", script, "/", "/proc", "/sys", "/dev")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not served.container.run("sh", "-c", "ls -A /run/secrets").stdout
+    assert found(served, "/", "-xdev", "-name", "ca.pem") == []
+
+
+def test_no_variable_label_or_step_of_the_build_says_a_secret(image: Image) -> None:
+    """What was given to the build stays readable in an image's history."""
+    said = [*image.configuration["Env"], *map(str, image.configuration["Labels"].values()), *image.history]
+    assert len(image.history) > 3
+    for text in said:
+        assert search.told(text.encode()) == [], "not repeated here"
+        assert not search.WITH_PASSWORD.search(text.encode())
+    names = {variable.partition("=")[0].upper() for variable in image.configuration["Env"]}
+    assert not {
+        name
+        for name in names
+        if re.search("KEY(?!_ID)|TOKEN|SECRET|PASSW|CREDENTIAL", name) and name != "GPG_KEY"
+    }

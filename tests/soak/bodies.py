@@ -51,7 +51,7 @@ def request(
     method: str = "POST",
 ) -> Request:
     """A request with its length; 429 is an answer that anybody may get."""
-    lines = [f"{method} {address}{query} HTTP/1.1", "Host: soak", f"Content-Type: {media_type}", *head]
+    lines = [f"{method} {address}{query} HTTP/1.1", "Host: localhost", f"Content-Type: {media_type}", *head]
     if not any("Transfer-Encoding" in line or "Content-Length" in line for line in head):
         lines.append(f"Content-Length: {len(body)}")
     content = "\r\n".join([*lines, "", ""]).encode() + body

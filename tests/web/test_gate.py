@@ -375,7 +375,13 @@ def on_the_wire(*requests: bytes, **settings: Any) -> tuple[list[int], list[str]
 
 
 def request_of(target: str, *headers: str, method: str = "POST") -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", "Host: test", "Connection: close", "Content-Length: 0", *headers]
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        "Host: localhost",
+        "Connection: close",
+        "Content-Length: 0",
+        *headers,
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
@@ -414,6 +420,6 @@ def test_over_our_server_a_key_is_good_in_any_case_of_its_header_s_name() -> Non
 def test_behind_a_refusal_no_request_follows_on_the_connection() -> None:
     """What looks like one may be the refused one's body."""
     inner = request_of(LOAD, f"Authorization: Bearer {OPS}")
-    outer = f"POST {LOAD} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(inner)}\r\n\r\n".encode()
+    outer = f"POST {LOAD} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(inner)}\r\n\r\n".encode()
     statuses, asked = on_the_wire(outer + inner, keys=BOTH)
     assert (statuses, asked) == ([401], [])
