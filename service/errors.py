@@ -22,6 +22,7 @@
     │   ├── NotReady
     │   ├── Draining
     │   ├── QueueFull
+    │   ├── TooManyConnections
     │   ├── DeadlinePassed
     │   ├── JobCancelled
     │   └── EngineFailed
@@ -130,6 +131,10 @@ class Draining(Unavailable):
 
 class QueueFull(Unavailable):
     """As many rows wait as the queue may hold, or more than can be computed within the time given."""
+
+
+class TooManyConnections(Unavailable):
+    """As many connections are open as may be."""
 
 
 class DeadlinePassed(Unavailable):

@@ -18,6 +18,7 @@ from service.web import (
     routes_repository,
     routes_v2,
 )
+from service.web.access import Access
 from service.web.body_limit import BodyLimit
 from service.web.gate import Gate
 from service.web.shortcut import Shortcut
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from service.keyring import Keyring
+    from service.telemetry import AccessLog
     from service.web.context import Parts
 
 
-def compose(parts: Parts, keyring: Keyring) -> ASGIApp:
+def compose(parts: Parts, keyring: Keyring, access_log: AccessLog | None = None) -> ASGIApp:
     """The web application over its parts, with its limits around it."""
     app = FastAPI(
         title="foldserve",
@@ -51,4 +53,4 @@ def compose(parts: Parts, keyring: Keyring) -> ASGIApp:
     problems.install(app)
     settings = parts.settings
     limited = BodyLimit(Shortcut(app), settings.max_body_bytes, settings.max_held_bytes)
-    return Gate(limited, keyring, parts.telemetry)
+    return Access(Gate(limited, keyring, parts.telemetry), access_log)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from service.errors import FoldserveError, Forbidden, Unauthorized
+from service.web.access import entry_of
 from service.web.problems import problem
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from service.keyring import Keyring, Role
     from service.telemetry import Telemetry
 
-_PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
 _PAGES = {"/", "/docs", "/openapi.json"}
 _ADMIN = "/v2/repository/models/"
 
@@ -22,7 +23,7 @@ def needed(method: str, path: str) -> Role | None:
     """The role that a request needs; none for probes and for files that are the same everywhere."""
     if method == "POST" and path.startswith(_ADMIN):
         return "admin"
-    if path in _PROBES or path in _PAGES or path.startswith("/page/"):
+    if path in PROBES or path in _PAGES or path.startswith("/page/"):
         return None
     return "inference"
 
@@ -60,6 +61,9 @@ class Gate:
         borne = [value for name, value in scope["headers"] if name == b"authorization"]
         key = self._keyring.bearer(borne[0].decode("latin-1")) if len(borne) == 1 else None
         self._telemetry.key(key.name if key else "")
+        entry = entry_of(scope)
+        if entry and key:
+            entry.key = key.name
         if key is None:
             raise Unauthorized("this needs a key: send it as Authorization: Bearer KEY")
         if role == "admin" and key.role != "admin":

@@ -13,6 +13,8 @@ from service import telemetry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from service.telemetry import Level
+
 
 @pytest.fixture
 def root_logger() -> Iterator[None]:
@@ -40,7 +42,7 @@ def test_a_json_log_has_one_object_a_line(capsys: pytest.CaptureFixture[str]) ->
     assert list(line) == ["time", "level", "logger", "message"]
     assert line["message"] == 'two of\n3 "rows", ü \x00'
     assert (line["level"], line["logger"]) == ("warning", "foldserve.test")
-    assert len(line["time"]) == len("2026-01-01T00:00:00+0000")
+    assert len(line["time"]) == len("2026-01-01T00:00:00.000+0000")
 
 
 @pytest.mark.usefixtures("root_logger")
@@ -69,7 +71,9 @@ def test_a_text_log_is_for_reading(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("root_logger")
 @pytest.mark.parametrize(("level", "heard"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
-def test_only_what_is_asked_for_is_logged(capsys: pytest.CaptureFixture[str], level: str, heard: int) -> None:
+def test_only_what_is_asked_for_is_logged(
+    capsys: pytest.CaptureFixture[str], level: Level, heard: int
+) -> None:
     telemetry.set_up_logs(level, "json")
     log = logging.getLogger("foldserve")
     for say in (log.debug, log.info, log.warning, log.error):
