@@ -184,6 +184,21 @@ class Settings(BaseSettings):
         return [name.strip() for name in self.models.split(",") if name.strip()]
 
 
+Source = Literal["default", "environment", "option"]
+
+
+def sources(flags: dict[str, Any]) -> dict[str, Source]:
+    """Where the value of each setting comes from that `read` finds with the same flags."""
+    around = {name.upper() for name in os.environ}
+
+    def one(name: str) -> Source:
+        if name in flags:
+            return "option"
+        return "environment" if f"{PREFIX}{name.upper()}" in around else "default"
+
+    return {name: one(name) for name in Settings.model_fields}
+
+
 def read(flags: dict[str, Any]) -> Settings:
     """The settings from the environment, overridden by `flags`.
 

@@ -4,7 +4,7 @@ from service.telemetry.access_entry import Entry
 from service.telemetry.access_log import AccessLog
 from service.telemetry.gauges import Gauges
 from service.telemetry.lag import watch_lag
-from service.telemetry.logs import Level, set_level, set_up_logs
+from service.telemetry.logs import Level, level_of, set_level, set_up_logs
 from service.telemetry.metrics import CONTENT_TYPE, Phase, Stage, Telemetry
 from service.telemetry.shared_values import SharedValues, directory
 from service.telemetry.statistics import Statistics
@@ -21,6 +21,7 @@ __all__ = [
     "Statistics",
     "Telemetry",
     "directory",
+    "level_of",
     "set_level",
     "set_up_logs",
     "watch_lag",

@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from service.telemetry.identity import current
 
@@ -52,6 +52,14 @@ def set_up_logs(level: Level, style: Style) -> None:
     handler.setFormatter(_JsonLines() if style == "json" else _TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel("WARNING")
+
+
+def level_of(text: bytes) -> Level:
+    """The level that a message names; raises `ValueError`."""
+    level = text.decode("ascii", "replace")
+    if level not in get_args(Level):
+        raise ValueError(f"{level[:16]!r} is no log level")
+    return cast("Level", level)
 
 
 def set_level(level: Level) -> None:

@@ -12,6 +12,7 @@ from service.web import (
     routes_health,
     routes_infer,
     routes_layers,
+    routes_logging,
     routes_models,
     routes_page,
     routes_predict,
@@ -48,6 +49,7 @@ def compose(parts: Parts, keyring: Keyring, access_log: AccessLog | None = None)
     app.include_router(routes_infer.router)
     app.include_router(routes_v2.router)
     app.include_router(routes_repository.router)
+    app.include_router(routes_logging.router)
     app.include_router(routes_health.router)
     app.include_router(routes_page.router)
     problems.install(app)

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
 _PAGES = {"/", "/docs", "/openapi.json"}
 _ADMIN = "/v2/repository/models/"
+_ADMIN_CHANGES = {("PUT", "/v1/log-level"), ("POST", "/v2/logging")}
 
 
 def needed(method: str, path: str) -> Role | None:
     """The role that a request needs; none for probes and for files that are the same everywhere."""
-    if method == "POST" and path.startswith(_ADMIN):
+    if (method == "POST" and path.startswith(_ADMIN)) or (method, path) in _ADMIN_CHANGES:
         return "admin"
     if path in PROBES or path in _PAGES or path.startswith("/page/"):
         return None

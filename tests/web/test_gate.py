@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 from starlette.routing import Mount, Route
 
+from service.web.access import Access
 from service.web.gate import Gate
 from tests.web.composed import Composed, composed
 from tests.web.serving import received, run, serving
@@ -71,8 +72,10 @@ def example(parameter: str) -> str:
 
 def application_of(application: Composed) -> FastAPI:
     """What stands behind the gate, the limit and the shortcut."""
-    gate = application.app
-    assert isinstance(gate, Gate), "every request passes the gate first"
+    access: Any = application.app
+    assert isinstance(access, Access), "it gives requests their names, and answers none itself"
+    gate = access._app
+    assert isinstance(gate, Gate), "every request passes the gate before anything else"
     found: Any = gate
     while not hasattr(found, "routes"):
         found = found._app
