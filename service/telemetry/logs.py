@@ -15,16 +15,23 @@ from service.telemetry.identity import current
 Level = Literal["debug", "info", "warning", "error"]
 Style = Literal["text", "json"]
 
+log = logging.getLogger("foldserve")
+
 # C0, DEL, C1, and the separators that some readers take for the end of a line.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class _JsonLines(logging.Formatter):
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
+            "process": self._process,
             "message": record.getMessage(),
         }
         request, trace = current.get()
@@ -46,12 +53,13 @@ class _TextLines(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def set_up_logs(level: Level, style: Style) -> None:
-    """Send the logs of foldserve and its server to standard error."""
+def set_up_logs(level: Level, style: Style, process: str = "") -> None:
+    """Send the logs of this process, which is called so in the metrics, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines() if style == "json" else _TextLines())
+    handler.setFormatter(_JsonLines(process) if style == "json" else _TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("uvicorn").setLevel("WARNING")
+    for library in ("uvicorn", "PIL"):  # who say what every connection and every image is made of
+        logging.getLogger(library).setLevel("WARNING")
 
 
 def level_of(text: bytes) -> Level:
@@ -65,6 +73,7 @@ def level_of(text: bytes) -> Level:
 def set_level(level: Level) -> None:
     """Log from now on what is of this level and above."""
     logging.getLogger().setLevel(level.upper())
+    log.debug("debug messages are logged from now on")
 
 
 def timestamp(seconds: float) -> str:
