@@ -16,7 +16,7 @@ from service.errors import QueueFull
 from service.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +109,11 @@ class Child:
         self.theirs.close()
 
 
+async def until(look: Callable[[], bool]) -> None:
+    while not look():  # noqa: ASYNC110 nothing tells of it
+        await asyncio.sleep(0.001)
+
+
 def test_everybody_is_told_the_asker_by_its_number_and_newcomers_from_the_start() -> None:
     async def main() -> None:
         roster = Roster(board.Board(board.create(3)), 8, Telemetry(), lambda: None)
@@ -119,8 +124,7 @@ def test_everybody_is_told_the_asker_by_its_number_and_newcomers_from_the_start(
         roster.enter_worker(1, children[2])
         assert [child.told for child in house] == [[], [], [], []]
         workers[1].theirs.send(Message(Kind.LEVEL, 7, b"debug"))
-        while not workers[1].told:
-            await asyncio.sleep(0.001)
+        await until(lambda: bool(workers[1].told))
         assert (engine.told, workers[0].told, workers[1].told) == (
             *([(0, b"debug")], [(0, b"debug")]),
             [(7, b"debug")],
@@ -129,8 +133,7 @@ def test_everybody_is_told_the_asker_by_its_number_and_newcomers_from_the_start(
         assert workers[2].told == [(0, b"debug")]
         assert roster.log_level == "debug"
         workers[0].theirs.send(Message(Kind.LEVEL, 1, b"loud"))
-        while not workers[0].is_killed:  # one that says such a thing is not right in its mind
-            await asyncio.sleep(0.001)
+        await until(lambda: workers[0].is_killed)  # what says such a thing is not in order
         assert roster.log_level == "debug"
         for child in house:
             child.close()
