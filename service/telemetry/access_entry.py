@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from service.telemetry.logs import Style
 
 _LONGEST = 512
-"""Characters of what a client chose."""
+"""Characters of a path."""
+_UNKNOWN = ("", None)
 
 
 class Entry:
@@ -46,7 +47,7 @@ class Entry:
         self.version = 0
         self.rows = 0
         self.outcome = ""  # of a request to predict: ok, or the problem's type
-        # Milliseconds of each stage that the request came to; read when the line is written.
+        # Milliseconds by field, of each stage that the request came to; read when the line is written.
         self.stages: Callable[[], Mapping[str, float]] = dict
 
     def line(self, style: Style) -> bytes:
@@ -55,19 +56,19 @@ class Entry:
 
     def _json(self) -> bytes:
         line = {"time": timestamp(self.ended), "level": "info", "logger": "foldserve.access"}
-        return orjson.dumps(line | self._fields(), option=orjson.OPT_APPEND_NEWLINE)
+        line.update(self._fields())
+        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
     def _text(self) -> bytes:
-        known = ((name, value) for name, value in self._fields().items() if value not in {"", None})
-        said = " ".join(f"{name}={value}" for name, value in known)
-        return f"{moment(self.ended)} ACCESS  {said}\n".encode()
+        said = [f"{name}={value}" for name, value in self._fields().items() if value not in _UNKNOWN]
+        return f"{moment(self.ended)} ACCESS  {' '.join(said)}\n".encode()
 
     def _fields(self) -> dict[str, Any]:
         """By the names that are documented; all are always there but those of what was computed."""
         fields: dict[str, Any] = {
-            "method": _shortened(self.method),
+            "method": self.method,
             "route": self.route,
-            "path": _shortened(self.path),
+            "path": self.path if len(self.path) <= _LONGEST else f"{self.path[:_LONGEST]}...",
             "status": self.status or None,
             "bytes": self.body_bytes,
             "duration_ms": round(self.duration_s * 1000, 3),
@@ -76,13 +77,10 @@ class Entry:
             "client": self.client,
             "key": self.key,
         }
+        if not self.path.isprintable():
+            fields["path"] = printable(fields["path"])
         if self.model:
-            fields |= {"model": self.model, "version": self.version, "rows": self.rows}
-            fields["outcome"] = self.outcome
-            fields |= {f"{stage}_ms": value for stage, value in self.stages().items()}
+            fields["model"], fields["version"] = self.model, self.version
+            fields["rows"], fields["outcome"] = self.rows, self.outcome
+            fields.update(self.stages())
         return fields
-
-
-def _shortened(text: str) -> str:
-    safe = printable(text)
-    return safe if len(safe) <= _LONGEST else f"{safe[:_LONGEST]}..."

@@ -56,14 +56,15 @@ class Times:
 
     def known(self) -> dict[str, float]:
         """Milliseconds of each stage that the request came to the end of, as the log has them."""
-        seconds = {}
+        found = {}
         if self.decoded:
-            seconds["decode"] = self.decoded - self.started
+            found["decode_ms"] = round((self.decoded - self.started) * 1000, 3)
         if self.answered:
-            seconds |= {"queue": self.queue_s, "compute": self.compute_s}
+            found["queue_ms"] = round(self.queue_s * 1000, 3)
+            found["compute_ms"] = round(self.compute_s * 1000, 3)
         if self.written:
-            seconds["write"] = self.written - self.answered
-        return {stage: round(value * 1000, 3) for stage, value in seconds.items()}
+            found["write_ms"] = round((self.written - self.answered) * 1000, 3)
+        return found
 
 
 def parsed_version(version: str) -> int:

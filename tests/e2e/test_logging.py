@@ -97,11 +97,10 @@ def test_an_inference_of_the_protocol_has_its_route_and_its_own_id_is_another_th
     tensor = {"name": "image", "shape": [1, 1, 8, 8], "datatype": "UINT8"}
     document = {"id": "of-the-protocol", "inputs": [{**tensor, "data": digits.pixels[0].ravel().tolist()}]}
     answer = telling.http.post("/v2/models/digits/versions/1/infer", json=document)
+    assert (answer.status_code, answer.json()["id"]) == (200, "of-the-protocol")
     assert OURS.fullmatch(answer.headers["x-request-id"])
     line = access(telling, answer.headers["x-request-id"])
     assert line["route"] == "/v2/models/{model}/versions/{version}/infer"
-    if answer.status_code == 200:
-        assert answer.json()["id"] == "of-the-protocol"
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_line_says_who_asked_for_what_and_what_became_of_it() -> None:
 
 def test_a_line_of_a_request_to_predict_has_its_model_rows_and_stages() -> None:
     noted: dict[str, Any] = {"model": "digits", "version": 3, "rows": 5, "outcome": "ok"}
-    line = json.loads(entry(stages=lambda: {"decode": 0.5, "queue": 0.25}, **noted).line("json"))
+    line = json.loads(entry(stages=lambda: {"decode_ms": 0.5, "queue_ms": 0.25}, **noted).line("json"))
     assert line.items() >= noted.items()
     assert (line["decode_ms"], line["queue_ms"], "compute_ms" in line) == (0.5, 0.25, False)
 
