@@ -105,10 +105,8 @@ def _print(windows: dict[str, list[Window]], cpu_ms: dict[str, list[float]], con
     for variant, seen in windows.items():
         rates = [w.per_second / o.per_second for w, o in zip(seen, windows["off"], strict=True)]
         work = [one / other for one, other in zip(cpu_ms[variant], cpu_ms["off"], strict=True)]
-        rate, p99 = (
-            statistics.median(w.per_second for w in seen),
-            statistics.median(w.p99_ms for w in seen),
-        )
+        rate = statistics.median(w.per_second for w in seen)
+        p99 = statistics.median(w.p99_ms for w in seen)
         failed = sum(w.failed for w in seen)
         print(f"| {variant} | {rate:.0f} | {_spread(rates)} | {p99:.3f} | ", end="")
         print(f"{statistics.median(cpu_ms[variant]):.4f} | {_spread(work)} | {failed} |", flush=True)

@@ -80,7 +80,7 @@ def test_everything_on_the_page_is_in_a_scrape_under_load(busy: Server) -> None:
 
 
 def test_what_happened_was_counted(busy: Server) -> None:
-    assert busy.metric("foldserve_model_changes_total", "digits", "load", "ok") == 1
-    assert busy.metric("foldserve_model_changes_total", "", "unload", "unknown-model") == 1
+    assert busy.metric("foldserve_model_changes_total", "load", "digits", "ok") == 1
+    assert busy.metric("foldserve_model_changes_total", "unload", "", "unknown-model") == 1
     assert busy.metric("foldserve_refused_connections_total", "invalid-http") == 1
     assert busy.metric("foldserve_requests_total", "digits", "invalid-image") == 1
