@@ -28,7 +28,7 @@ def serve(settings: Settings, greet: Callable[[list[ModelCard], str], None]) -> 
 
     `greet` is called once everything is ready, with the cards of the models and the address that is served.
     """
-    telemetry.set_up_logs(settings.log_level, settings.log_format)
+    telemetry.set_up_logs(settings.log_level, settings.log_format, "supervisor")
     keyring = Keyring(settings)  # a wrong key is found before anything is started
     _allow_descriptors()
     return asyncio.run(_serve(settings, keyring, greet))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.progress import Progress
 from rich.table import Table
 
-from service import __version__, settings
+from service import __version__, configuration, settings
 from service.arguments import add_json, add_model
 from service.calibration import command as calibration
 from service.console import err, out, plain, print_json
@@ -65,8 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in list(arguments)
         if name in Settings.model_fields and arguments[name] is not None
     }
+    form = arguments.pop("show_config", None)
     try:
-        return command(settings.read(flags), arguments)
+        chosen = settings.read(flags)
+        if form:
+            return configuration.show(chosen, settings.sources(flags), form)
+        return command(chosen, arguments)
     except FoldserveError as error:
         err.print(f"[bold red]foldserve:[/] {plain(error)}", soft_wrap=True)
         return 1
@@ -91,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     flags = [name for name in Settings.model_fields if name != "keys"]  # all may see a command's arguments
-    add("serve", _serve, "Fold, prove and serve every model of the store.", flags)
+    served = add("serve", _serve, "Fold, prove and serve every model of the store.", flags)
+    served.add_argument("--show-config", **configuration.FLAG)
     models = add("models", _models, "List what is in the store.", ("model_store",))
     add_json(models)
     _add_fold_arguments(

@@ -23,6 +23,7 @@
     │   ├── NotReady
     │   ├── Draining
     │   ├── QueueFull
+    │   ├── TooManyConnections
     │   ├── DeadlinePassed
     │   ├── JobCancelled
     │   └── EngineFailed
@@ -135,6 +136,10 @@ class Draining(Unavailable):
 
 class QueueFull(Unavailable):
     """As many rows wait as the queue may hold, or more than can be computed within the time given."""
+
+
+class TooManyConnections(Unavailable):
+    """As many connections are open as may be."""
 
 
 class DeadlinePassed(Unavailable):

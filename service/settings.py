@@ -76,8 +76,14 @@ class Settings(BaseSettings):
         256, description="MiB for the rows and answers of one worker's requests; taken when they are used."
     )
     max_body_mb: Annotated[float, Field(gt=0, le=4096)] = Field(32.0, description="MiB in one body.")
+    max_inflated_mb: Annotated[float, Field(gt=0, le=4096)] = Field(
+        32.0, description="MiB in one compressed body once it is inflated."
+    )
     max_pixels: Annotated[int, Field(gt=0)] = Field(
         64_000_000, description="Pixels of one encoded image, read from its header."
+    )
+    max_connections: Annotated[int, Field(gt=0, le=1_000_000)] = Field(
+        4096, description="Connections that one worker holds; further ones are answered with 503."
     )
     timeout_ms: Annotated[int, Field(gt=0, le=3_600_000)] = Field(
         30_000, description="Deadline of a request that names none, and the longest it may name."
@@ -137,6 +143,7 @@ class Settings(BaseSettings):
     baselines: str = Field(
         "", description="Folder for baselines, <model>/<version>/ in it; empty: beside the weights."
     )
+    access_log: bool = Field(False, description="Log a line for each request, on standard output.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How it is logged.")
 
@@ -162,9 +169,14 @@ class Settings(BaseSettings):
         return int(self.max_body_mb * 1024 * 1024)
 
     @property
+    def max_inflated_bytes(self) -> int:
+        """The limit in bytes of a body that came compressed, once it is inflated."""
+        return int(self.max_inflated_mb * 1024 * 1024)
+
+    @property
     def max_held_bytes(self) -> int:
         """The limit of all bodies that one worker holds: what its arena holds, or one whole body."""
-        return max(self.arena_mb * 1024 * 1024, self.max_body_bytes)
+        return max(self.arena_mb * 1024 * 1024, self.max_body_bytes, self.max_inflated_bytes)
 
     @property
     def arena_slots(self) -> int:
@@ -180,6 +192,21 @@ class Settings(BaseSettings):
     def model_names(self) -> list[str]:
         """The names in `models`."""
         return [name.strip() for name in self.models.split(",") if name.strip()]
+
+
+Source = Literal["default", "environment", "option"]
+
+
+def sources(flags: dict[str, Any]) -> dict[str, Source]:
+    """Where the value of each setting comes from that `read` finds with the same flags."""
+    around = {name.upper() for name in os.environ}
+
+    def one(name: str) -> Source:
+        if name in flags:
+            return "option"
+        return "environment" if f"{PREFIX}{name.upper()}" in around else "default"
+
+    return {name: one(name) for name in Settings.model_fields}
 
 
 def read(flags: dict[str, Any]) -> Settings:

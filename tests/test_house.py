@@ -44,6 +44,8 @@ ARROWS: dict[str, set[str]] = {
     "engine.card": {"inspection", "store.manifest", "batching.job", "errors"},
     "engine.change": {"errors"},
     "keyring": {"settings", "errors"},
+    "configuration": {"console", "settings"},
+    "engine.log_level": {"engine.control", "telemetry", "errors"},
     # A worker's side
     "engine.run": {"engine.arena", "engine.doorbell"},
     "engine.line": {"engine.arena", "engine.doorbell", "engine.run", "batching.job", "errors"},
@@ -57,14 +59,15 @@ ARROWS: dict[str, set[str]] = {
             "engine.doorbell",
             "engine.errands",
         ),
-        *("engine.line", "engine.run", "batching.admission", "batching.job", "settings", "errors"),
+        *("engine.line", "engine.log_level", "engine.run", "batching.admission", "batching.job", "settings"),
+        "errors",
     },
     # The engine's side
     "engine.link": {"engine.arena", "engine.doorbell"},
     "engine.linked_job": {"engine.arena", "engine.card", "engine.doorbell", "engine.link", "batching.job"},
     "engine.switchboard": {
         *("engine.arena", "engine.card", "engine.control", "engine.doorbell", "engine.link"),
-        *("engine.linked_job", "batching.queue"),
+        *("engine.linked_job", "batching.queue", "telemetry"),
     },
     "engine.stopwatch": set(),
     "engine.allocator": set(),
@@ -164,9 +167,10 @@ ARROWS: dict[str, set[str]] = {
         *("store.model_store", "keyring", "settings", "telemetry"),
     },
     "engine.poller": {"engine.change", "engine.selection", "errors"},
-    "engine.changes": {"engine.change", "engine.child", "engine.control", "errors"},
+    "engine.changes": {"engine.change", "engine.child", "engine.control", "telemetry", "errors"},
     "engine.roster": {
         *("engine.arena", "engine.board", "engine.card", "engine.changes", "engine.child", "engine.control"),
+        "telemetry",
     },
     "engine.watch": {"engine.board"},
     "engine.__main__": {
@@ -186,16 +190,16 @@ ARROWS: dict[str, set[str]] = {
         ),
         *("settings", "telemetry", "errors"),
     },
-    "web.gate": {"web.hosts", "web.problems", "keyring", "telemetry", "errors"},
+    "web.gate": {"web.access", "web.hosts", "web.problems", "keyring", "telemetry", "errors"},
     "web.routes_repository": {
-        *("web.bodies", "web.context", "web.schemas_v2", "engine.change", "store.model_store", "errors"),
+        *("web.context", "web.json_body", "web.schemas_v2", "engine.change", "store.model_store", "errors"),
     },
     "web.application": {
-        *("web", "web.gate", "web.routes_repository", "keyring"),
+        *("web", "web.gate", "web.routes_repository", "keyring", "telemetry"),
     },
     "web.worker": {
         *("web", "engine.board", "engine.child", "engine.client", "engine.control", "keyring"),
-        *("inspection", "telemetry"),
+        *("inspection", "settings", "telemetry"),
     },
     "web.__main__": {"web.worker", "engine.allocator", "engine.board", "engine.child", "telemetry"},
     "app": {
@@ -212,6 +216,7 @@ ARROWS: dict[str, set[str]] = {
             "doctor.command",
             "layers.command",
             "arguments",
+            "configuration",
             "console",
             "network",
             "graph",

@@ -23,7 +23,7 @@ def main() -> int:
     control, order, descriptors = begin(dies_with_parent=True)
     board = Board(descriptors[0])
     board.engine.pid = os.getpid()
-    telemetry.set_up_logs(order.settings.log_level, order.settings.log_format)
+    telemetry.set_up_logs(order.settings.log_level, order.settings.log_format, "engine")
     allocator.share_one_arena()
     from service.engine.engine import Engine  # noqa: PLC0415 - the threads that torch starts come after all this
 

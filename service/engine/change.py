@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -44,6 +45,16 @@ class Settled(BaseModel):
         kind = type(error).__name__ if isinstance(error, known) else "LoadRefused"
         detail = str(error).encode("utf-8", "backslashreplace").decode()[:_MOST_DETAIL]
         return cls.model_validate({"change": change, "refusal": kind, "detail": detail})
+
+    @property
+    def outcome(self) -> str:
+        """What became of it in one word: ok, or the error's name as in `load-refused`."""
+        return re.sub("(?<=[a-z])(?=[A-Z])", "-", self.refusal).lower() if self.refusal else "ok"
+
+    @property
+    def known_model(self) -> str:
+        """The model's name, or nothing for one that nobody knows: there may be any number of those."""
+        return "" if self.refusal == "UnknownModel" else self.change.model
 
     def error(self) -> errors.FoldserveError | None:
         """What whoever asked for it is told; None where it was made."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from service.engine.child import Child
     from service.errors import FoldserveError
+    from service.telemetry import Telemetry
 
 
 class Changes:
@@ -23,10 +24,14 @@ class Changes:
     """
 
     def __init__(
-        self, workers: Callable[[], Collection[Child]], tell_engine: Callable[[Message], bool]
+        self,
+        workers: Callable[[], Collection[Child]],
+        tell_engine: Callable[[Message], bool],
+        telemetry: Telemetry,
     ) -> None:
         self._workers = workers
         self._tell_engine = tell_engine
+        self._telemetry = telemetry
         self._tickets = itertools.count(1)
         # The mutable state: who asked for what, who must still pass the fence behind its end, and who still
         # uses a model that was dropped.
@@ -107,6 +112,7 @@ class Changes:
 
     def _tell(self, ticket: int, settled: Settled) -> None:
         _, asker, number = self._asked.pop(ticket)
+        self._telemetry.model_change(settled.known_model, settled.change.action, settled.outcome)
         for worker in self._workers():
             worker.tell(Message(Kind.SETTLED, number if worker is asker else 0, settled.packed()))
 

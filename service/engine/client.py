@@ -17,6 +17,7 @@ from service.engine.control import Kind, Message
 from service.engine.doorbell import Outcome
 from service.engine.errands import Errands
 from service.engine.line import Line
+from service.engine.log_level import LogLevel
 from service.errors import EngineFailed, NotReady, NotWatched, QueueFull, UnknownModel, UnknownVersion
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class EngineClient:
         self._own = board.workers[number]
         self._tell = tell
         self.errands = Errands(tell)
+        self.log_level = LogLevel(settings.log_level, tell)
         # The mutable state: what the supervisor has told so far.
         self.is_ready = False
         self.is_draining = False
@@ -94,6 +96,8 @@ class EngineClient:
                 self._tell(message)
             case Kind.SETTLED:
                 self.errands.settle(message)
+            case Kind.LEVEL:
+                self.log_level.hear(message)
             case Kind.DRAIN:
                 self.is_draining = True
             case _:

@@ -52,6 +52,9 @@ class Kind(IntEnum):
     SETTLED = 14
     """From the engine to the supervisor to every worker: what became of a change; its number for the
     worker that asked, 0 for the others."""
+    LEVEL = 15
+    """From a worker to the supervisor to everybody: what is logged from now on; the asker's number for it,
+    0 for the others."""
 
 
 class Message(NamedTuple):

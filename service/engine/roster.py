@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from service.engine import arena, card
 from service.engine.changes import Changes
 from service.engine.control import Kind, MalformedMessage, Message, close_all
+from service.telemetry import level_of, set_level
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from service.engine.board import Board
     from service.engine.card import ModelCard, ModelKey
     from service.engine.child import Child
+    from service.telemetry import Level, Telemetry
 
 log = logging.getLogger("foldserve")
 
@@ -28,7 +30,9 @@ class Roster:
     `changed` is called when somebody has become ready.
     """
 
-    def __init__(self, board: Board, arena_slots: int, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, board: Board, arena_slots: int, telemetry: Telemetry, changed: Callable[[], None]
+    ) -> None:
         self._board = board
         self._arena_slots = arena_slots
         self._changed = changed
@@ -39,10 +43,12 @@ class Roster:
         """The workers that answer requests."""
         self.is_ready = False
         """Whether the engine has loaded everything."""
+        self.log_level: Level | None = None
+        """What somebody asked to be logged; None: as the settings say."""
         self._cards: dict[int, int] = {}
         self.served: list[ModelKey] | None = None
         """What the last engine that was ready served at its end."""
-        self.changes = Changes(self.workers.values, self._tell_engine)
+        self.changes = Changes(self.workers.values, self._tell_engine, telemetry)
 
     def everybody(self) -> list[Child]:
         """All that run."""
@@ -58,6 +64,7 @@ class Roster:
         """The engine was started."""
         self.engine = engine
         _listen_to(engine, self._hear_engine)
+        self._tell_level(engine)
 
     def strike_engine(self) -> None:
         """The engine has ended; what it said is true no more."""
@@ -77,6 +84,7 @@ class Roster:
         """A worker was started; it is told what the others know already."""
         self.workers[number] = worker
         _listen_to(worker, lambda message: self._hear_worker(number, message))
+        self._tell_level(worker)
         for index, descriptor in self._cards.items():
             worker.tell(Message(Kind.CARD, index, descriptors=(descriptor,)))
         if self.is_ready:
@@ -128,8 +136,24 @@ class Roster:
         if message.kind is Kind.UP:
             self.up.add(number)
             self._changed()
+        elif message.kind is Kind.LEVEL:
+            self._change_level(level_of(message.text), number, message.number)
         else:
             self.changes.hear_worker(self.workers[number], message)
+
+    def _change_level(self, level: Level, asker: int, asked: int) -> None:
+        """Let everybody log this, the asker last: then all have been told when it hears of it."""
+        self.log_level = level
+        set_level(level)
+        for child in self.everybody():
+            if child is not self.workers[asker]:
+                self._tell_level(child)
+        self._tell_level(self.workers[asker], asked)
+
+    def _tell_level(self, child: Child, asked: int = 0) -> None:
+        """Also to one that was just started: the level may have changed since its order was written."""
+        if self.log_level:
+            child.tell(Message(Kind.LEVEL, asked, self.log_level.encode()))
 
     def _tell_engine(self, message: Message) -> bool:
         if self.engine:

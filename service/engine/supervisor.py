@@ -62,7 +62,7 @@ class Supervisor:
         self._board = board.Board(self._board_descriptor)
         self._board.supervisor.pid = os.getpid()
         self._poller = Poller(Selection(ModelStore(settings.model_store), settings))
-        self._roster = Roster(self._board, settings.arena_slots, self._greet_once)
+        self._roster = Roster(self._board, settings.arena_slots, telemetry, self._greet_once)
         # The mutable state besides: whether everything was ready once, whether the end has begun, and how.
         self._has_greeted = False
         self._ending = asyncio.Event()
@@ -156,7 +156,10 @@ class Supervisor:
         return child
 
     def _order(self, number: int, cores: list[int] | None) -> Order:
-        return Order(settings=self._settings, number=number, counts=self._counts, cores=cores)
+        settings = self._settings
+        if self._roster.log_level:  # what is asked for while the service runs holds for replacements, too
+            settings = settings.model_copy(update={"log_level": self._roster.log_level})
+        return Order(settings=settings, number=number, counts=self._counts, cores=cores)
 
     # --- the dead and the silent
 

@@ -13,6 +13,7 @@ from service.engine.control import Kind, Message, close_all
 from service.engine.doorbell import Cancel, MalformedRecord, Outcome, Reply
 from service.engine.link import Link
 from service.engine.linked_job import LinkedJob, linked_job
+from service.telemetry import level_of, set_level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -106,6 +107,8 @@ class Switchboard:
             self._jobs[link] = {}
             self._links[link.fileno()] = link
             self._poll.register(link, select.EPOLLIN)
+        elif message.kind is Kind.LEVEL:
+            set_level(level_of(message.text))
         elif message.kind in (Kind.ASK, Kind.RETIRE):
             self._obey(message)
         else:

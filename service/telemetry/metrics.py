@@ -52,6 +52,18 @@ _INFERENCE_SECONDS = (
 _LAST_INFERENCE = LAST, "When a version last answered, in seconds since the epoch."
 _RESTARTS = "foldserve_restarts", "Processes that died and were replaced."
 _KEYS = "foldserve_key_requests", "Requests that needed a key, by its name; empty for a key of nobody's."
+_CHANGES = (
+    "foldserve_model_changes",
+    "Loads and unloads asked for while the service ran, by outcome: ok, or what they were refused for.",
+)
+_REFUSED = (
+    "foldserve_refused_connections",
+    "Connections closed because of what came, or did not, before it was a request, by the problem's type.",
+)
+_DROPPED = (
+    "foldserve_access_log_dropped",
+    "Lines of the access log that were lost: full, too many waited; failed, they could not be written.",
+)
 _DRIFT_SECONDS = (
     "foldserve_drift_work_seconds",
     "Seconds that the engine spent looking at live rows for drift.",
@@ -70,6 +82,7 @@ _LAG = "foldserve_event_loop_lag_seconds", "Seconds that an HTTP worker's event 
 Stage = Literal["decode", "queue", "compute", "total"]
 Phase = Literal["success", "queue", "compute_input", "compute_infer", "compute_output"]
 Restarted = Literal["worker", "engine"]
+Dropped = Literal["full", "failed"]
 
 # The time at which a series began: one more series for each, which several processes cannot sum.
 disable_created_metrics()
@@ -118,6 +131,11 @@ class Telemetry:
         self._keys = self._series(counter(*_KEYS, ["key"]))
         self._examinations = self._series(counter(*_EXAMINATIONS, ["model", "outcome"]))
         self._examination_seconds = self._series(counter(*_EXAMINATION_SECONDS, versions))
+        self._changes = self._series(counter(*_CHANGES, ["model", "kind", "outcome"]))
+        self._refused = self._series(counter(*_REFUSED, ["reason"]))
+        dropped = counter(*_DROPPED, ["reason"])
+        # Made before they are needed, since they are counted on a thread each: to make one is for one thread.
+        self._dropped = {reason: dropped.labels(reason) for reason in get_args(Dropped)}
         self._drift_seconds = self._series(counter(*_DRIFT_SECONDS, versions))
         self._drift_failures = self._series(counter(*_DRIFT_FAILURES, versions))
         self._lag = seconds(*_LAG)
@@ -179,6 +197,18 @@ class Telemetry:
     def key(self, name: str) -> None:
         """Count one request that needed a key, and bore that of this name; empty: of nobody."""
         self._keys(name).inc()
+
+    def model_change(self, model: str, kind: Literal["load", "unload"], outcome: str) -> None:
+        """Count one change of what is served; `model` is a known name, or empty."""
+        self._changes(model, kind, outcome).inc()
+
+    def refused(self, reason: str) -> None:
+        """Count one connection that was closed for that before a request was complete."""
+        self._refused(reason).inc()
+
+    def access_line_dropped(self, reason: Dropped) -> None:
+        """Count one line of the access log that was lost; each reason on one thread only."""
+        self._dropped[reason].inc()
 
     def restarted(self, process: Restarted) -> None:
         """Count one process that took the place of a dead one."""

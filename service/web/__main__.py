@@ -23,7 +23,7 @@ def main() -> int:
     allocator.keep_images()
     board = Board(descriptors[0])
     board.workers[order.number].pid = os.getpid()
-    telemetry.set_up_logs(order.settings.log_level, order.settings.log_format)
+    telemetry.set_up_logs(order.settings.log_level, order.settings.log_format, f"worker-{order.number}")
     worker = Worker(control, order, board, socket.socket(fileno=descriptors[1]))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(worker.run())

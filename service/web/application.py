@@ -14,12 +14,14 @@ from service.web import (
     routes_health,
     routes_infer,
     routes_layers,
+    routes_logging,
     routes_models,
     routes_page,
     routes_predict,
     routes_repository,
     routes_v2,
 )
+from service.web.access import Access
 from service.web.body_limit import BodyLimit
 from service.web.gate import Gate
 from service.web.hosts import Hosts
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from service.keyring import Keyring
+    from service.telemetry import AccessLog
     from service.web.context import Parts
 
 
-def compose(parts: Parts, keyring: Keyring) -> ASGIApp:
+def compose(parts: Parts, keyring: Keyring, access_log: AccessLog | None = None) -> ASGIApp:
     """The web application over its parts, with its limits around it."""
     app = FastAPI(
         title="foldserve",
@@ -52,9 +55,10 @@ def compose(parts: Parts, keyring: Keyring) -> ASGIApp:
     app.include_router(routes_infer.router)
     app.include_router(routes_v2.router)
     app.include_router(routes_repository.router)
+    app.include_router(routes_logging.router)
     app.include_router(routes_health.router)
     app.include_router(routes_page.router)
     problems.install(app)
     settings = parts.settings
     limited = BodyLimit(Shortcut(app), settings.max_body_bytes, settings.max_held_bytes)
-    return Gate(limited, Hosts(settings), keyring, parts.telemetry)
+    return Access(Gate(limited, Hosts(settings), keyring, parts.telemetry), access_log)

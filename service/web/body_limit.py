@@ -70,7 +70,11 @@ class BodyLimit:
             message = await receive()
             if FAULT in state:
                 raise state[FAULT]
-            self._hold(body, len(message.get("body", b"")))
+            came = len(message.get("body", b""))
+            if body.length + came > self._max_bytes:
+                body.is_refused = True
+                raise self._too_large()
+            self._hold(body, came)
             return message
 
         return counted
@@ -79,8 +83,6 @@ class BodyLimit:
         body.length += came
         self._held_bytes += came
         body.is_refused = True
-        if body.length > self._max_bytes:
-            raise self._too_large()
         if self._held_bytes > self._max_held_bytes:
             raise QueueFull("other bodies take all the room that there is for them", retry_after_s=1)
         body.is_refused = False

@@ -9,16 +9,21 @@ from httptools import HttpParserError, parse_url
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.errors import HeadersTooLarge, InvalidHttp, InvalidInput, RequestTimeout
+from service.errors import FoldserveError, HeadersTooLarge, InvalidHttp, InvalidInput, RequestTimeout
+from service.telemetry.identity import identify
+from service.web.access import IDENTITY
 from service.web.alarm import Alarm
 from service.web.body_limit import FAULT
 from service.web.flow import Flow
 from service.web.head import refuse_ambiguous
 from service.web.parser import Parser
-from service.web.problems import problem
+from service.web.problems import kind, problem
+from service.web.refusal import Refusal
+from service.web.surplus import PATIENCE_S, most_connections, turning_away
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from httptools import HttpRequestParser
     from uvicorn.config import Config
@@ -73,15 +78,19 @@ class Connection(HttpToolsProtocol):
     - Reading an answer: the connection is cut where nothing of it is taken for `idle_timeout_s`.
 
     What is not HTTP is answered with 400, endless headers with 431; behind 16 requests that wait for
-    their turn nothing more is read. Once the service shuts down, answers say `Connection: close`, and a
-    connection that owes nothing lingers for `LINGER_S`, so that a request on its way is still answered.
+    their turn nothing more is read. A connection beyond `max_connections` is for one answer: 503, unless
+    it is a probe. Once the service shuts down, answers say `Connection: close`, and a connection that owes
+    nothing lingers for `LINGER_S`, so that a request on its way is still answered.
 
-    Of uvicorn's class it uses, beside the callbacks of protocol and parser: the attributes `loop`,
-    `transport`, `flow`, `cycle`, `pipeline`, `parser`, `url`, `headers` and `server_state`; the methods
-    `on_response_complete`, `shutdown` and `_start_asgi_task`; of a cycle `scope`, `keep_alive`,
-    `more_body`, `message_event`, `disconnected`, `response_started`, `response_complete` and
-    `waiting_for_100_continue`; of a server state `default_headers` and `total_requests`.
-    `tests/web/test_connection.py` says so when one of them has gone.
+    Every answer bears the id of its request. `witness` is told what is refused here, which no application
+    sees.
+
+    Of uvicorn's class it uses, beside the callbacks of protocol and parser: the attributes `app`,
+    `connections`, `loop`, `transport`, `flow`, `cycle`, `pipeline`, `parser`, `url`, `headers`, `scope`,
+    `client` and `server_state`; the methods `on_response_complete`, `shutdown` and `_start_asgi_task`; of a
+    cycle `scope`, `keep_alive`, `default_headers`, `more_body`, `message_event`, `disconnected`,
+    `response_started`, `response_complete` and `waiting_for_100_continue`; of a server state
+    `default_headers` and `total_requests`. `tests/web/test_connection.py` says so when one of them has gone.
     """
 
     server_state: State
@@ -93,22 +102,27 @@ class Connection(HttpToolsProtocol):
         server_state: State,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        witness: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.parser = cast("HttpRequestParser", Parser(self))
         self._settings = settings
+        self._witness = witness
+        self._most = most_connections(settings)
         self._reading = Alarm(self.loop, self._on_late_client)
         self._writing = Alarm(self.loop, self._on_unread_answer)
         # The mutable state: the part of a request that is being read and since when, how much of its
         # body came, how much came since that is none, how much of an answer was unsent last, whether
-        # anything more is read, whether its client was still to be asked for a body when that was looked
-        # at last, and the request that is being answered.
+        # anything more is read, whether this is one connection too many, whether its client was still to
+        # be asked for a body when that was looked at last, and the request that is being answered.
         self._part: Literal["head", "body"] | None = None
         self._since = 0.0
         self._received = 0
         self._unparsed = 0
         self._unsent = 0
         self._is_refused = False
+        self._is_surplus = False
         self._was_unasked = False
         self._answered: RequestResponseCycle | None = None
 
@@ -116,6 +130,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self._most:
+            self._is_surplus = True
+            self.app = cast("Any", turning_away(cast("Any", self.app), self._witness))
         self.flow = Flow(transport, self._on_reading_again)
         self._since = self.loop.time()
         self._reading.set(self._deadline())
@@ -179,14 +196,17 @@ class Connection(HttpToolsProtocol):
             raise _TooManyAtOnce
         refuse_ambiguous(self.parser.get_http_version(), self.url, self.headers)
         is_next = not self._is_answer_owed
+        identity = identify(self.headers)
+        cast("dict[str, Any]", self.scope)["state"][IDENTITY] = identity
         super().on_headers_complete()
+        self.cycle.default_headers = [*self.cycle.default_headers, identity.header]
         if is_next:
             self._answered = self.cycle
         self._part, self._since = "body", self.loop.time()
         self._received = self._unparsed = 0
         self._was_unasked = self.cycle.waiting_for_100_continue
         self.headers = []  # trailers go here, not among the headers that a route reads
-        if self.server_state.is_draining:
+        if self.server_state.is_draining or self._is_surplus:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -235,13 +255,13 @@ class Connection(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
-    def _path(self) -> str:
+    def _raw_path(self) -> str:
         """Of the request whose headers are being read, once its first line was; else empty."""
         try:
             target = parse_url(self.url if self._part == "head" else b"").path or b""
         except HttpParserError:
             return ""
-        return unquote(target.decode("ascii", "replace"))
+        return target.decode("ascii", "replace")
 
     def _deadline(self) -> float:
         """The time by which more must have come of what is being read, or a request at all."""
@@ -249,7 +269,8 @@ class Connection(HttpToolsProtocol):
         if self._part == "body":
             deadline = self._since + settings.body_timeout_s + self._received / _LEAST_RATE
         elif self._part == "head" or self.cycle is None:
-            deadline = self._since + settings.header_timeout_s
+            patience_s = PATIENCE_S if self._is_surplus else settings.header_timeout_s
+            deadline = self._since + min(patience_s, settings.header_timeout_s)
         else:
             deadline = now + settings.idle_timeout_s
         if self.server_state.is_draining and not self._is_answer_owed:
@@ -291,11 +312,24 @@ class Connection(HttpToolsProtocol):
             self.cycle.message_event.set()
 
     def _write(self, error: InvalidInput) -> None:
-        answer = problem(error, self._path)
+        answer = problem(error, unquote(self._raw_path))
         answer.headers["Connection"] = "close"
-        headers = (*self.server_state.default_headers, *answer.raw_headers)
+        refusal = self._refusal(error)
+        headers = (*self.server_state.default_headers, *answer.raw_headers, refusal.identity.header)
         lines = (b"%s: %s\r\n" % header for header in headers)
         self.transport.write(b"".join((STATUS_LINE[answer.status_code], *lines, b"\r\n", answer.body)))
+        self._witness(refusal._replace(body_bytes=len(answer.body)))
+
+    def _refusal(self, error: FoldserveError) -> Refusal:
+        """Of what is being read, as far as it was."""
+        status, reason = kind(error)
+        return Refusal(
+            identity=identify(self.headers if self._part == "head" else []),
+            reason=reason,
+            status=status.value,
+            path=self._raw_path,
+            client=self.client[0] if self.client else "",
+        )
 
     def _close(self) -> None:
         self._reading.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from service.errors import FoldserveError, Forbidden, Unauthorized
+from service.web.access import entry_of
 from service.web.problems import problem
 
 if TYPE_CHECKING:
@@ -14,16 +15,17 @@ if TYPE_CHECKING:
     from service.telemetry import Telemetry
     from service.web.hosts import Hosts
 
-_PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
 _PAGES = {"/", "/docs", "/openapi.json"}
 _ADMIN = "/v2/repository/models/"
+_ADMIN_CHANGES = {("PUT", "/v1/log-level"), ("POST", "/v2/logging")}
 
 
 def needed(method: str, path: str) -> Role | None:
     """The role that a request needs; none for probes and for files that are the same everywhere."""
-    if method == "POST" and path.startswith(_ADMIN):
+    if (method == "POST" and path.startswith(_ADMIN)) or (method, path) in _ADMIN_CHANGES:
         return "admin"
-    if path in _PROBES or path in _PAGES or path.startswith("/page/"):
+    if path in PROBES or path in _PAGES or path.startswith("/page/"):
         return None
     return "inference"
 
@@ -63,6 +65,9 @@ class Gate:
         borne = [value for name, value in scope["headers"] if name == b"authorization"]
         key = self._keyring.bearer(borne[0].decode("latin-1")) if len(borne) == 1 else None
         self._telemetry.key(key.name if key else "")
+        entry = entry_of(scope)
+        if entry and key:
+            entry.key = key.name
         if key is None:
             raise Unauthorized("this needs a key: send it as Authorization: Bearer KEY")
         if role == "admin" and key.role != "admin":

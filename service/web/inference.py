@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from service.batching.job import Answer
     from service.engine.card import ModelCard
     from service.inputs.rows import Rows
-    from service.telemetry import Phase, Stage
+    from service.telemetry import Entry, Phase, Stage
     from service.web.context import Parts
 
 _VERSION_DIGITS = 18
@@ -54,6 +54,18 @@ class Times:
         }
         return {stage: round(value * 1000, 3) for stage, value in seconds.items()}
 
+    def known(self) -> dict[str, float]:
+        """Milliseconds of each stage that the request came to the end of, as the log has them."""
+        found = {}
+        if self.decoded:
+            found["decode_ms"] = round((self.decoded - self.started) * 1000, 3)
+        if self.answered:
+            found["queue_ms"] = round(self.queue_s * 1000, 3)
+            found["compute_ms"] = round(self.compute_s * 1000, 3)
+        if self.written:
+            found["write_ms"] = round((self.written - self.answered) * 1000, 3)
+        return found
+
 
 def parsed_version(version: str) -> int:
     """A version as an address names it; raises `UnknownVersion`."""
@@ -63,9 +75,13 @@ def parsed_version(version: str) -> int:
 
 
 async def counted(
-    parts: Parts, model: str, version: str | None, answered: Callable[[ModelCard, Times], Awaitable[Response]]
+    parts: Parts,
+    model: str,
+    version: str | None,
+    answered: Callable[[ModelCard, Times], Awaitable[Response]],
+    entry: Entry | None = None,
 ) -> Response:
-    """The answer of one version, counted by outcome; raises whatever error is to be answered."""
+    """The answer of one version, counted by outcome and noted in `entry`; raises the error to be answered."""
     times, outcome, named = Times(), "internal-error", ""
     card = None
     try:
@@ -83,6 +99,8 @@ async def counted(
         parts.telemetry.request(named, outcome)
         if card is not None:
             _count(parts, card, times, is_success=outcome == "ok")
+            if entry:
+                _note(entry, card, times, outcome)
     return response
 
 
@@ -116,6 +134,11 @@ async def infer(
 def _client_number(request: Request) -> int:
     """One number for each address that requests come from, in every process; 0 where none is known."""
     return zlib.crc32(request.client.host.encode()) if request.client else 0
+
+
+def _note(entry: Entry, card: ModelCard, times: Times, outcome: str) -> None:
+    entry.model, entry.version = card.key
+    entry.outcome, entry.rows, entry.stages = outcome, times.rows, times.known
 
 
 def _count(parts: Parts, card: ModelCard, times: Times, *, is_success: bool) -> None:

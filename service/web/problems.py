@@ -46,6 +46,7 @@ TABLE: dict[type[errors.FoldserveError], tuple[HTTPStatus, str]] = {
     errors.NotReady: (HTTPStatus.SERVICE_UNAVAILABLE, "not-ready"),
     errors.Draining: (HTTPStatus.SERVICE_UNAVAILABLE, "draining"),
     errors.QueueFull: (HTTPStatus.TOO_MANY_REQUESTS, "queue-full"),
+    errors.TooManyConnections: (HTTPStatus.SERVICE_UNAVAILABLE, "too-many-connections"),
     errors.DeadlinePassed: (HTTPStatus.GATEWAY_TIMEOUT, "deadline-passed"),
     errors.JobCancelled: (HTTPStatus.SERVICE_UNAVAILABLE, "cancelled"),
     errors.EngineFailed: (HTTPStatus.SERVICE_UNAVAILABLE, "engine-failed"),

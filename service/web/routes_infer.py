@@ -15,6 +15,7 @@ from service.protocol import coding
 from service.protocol.body import LENGTH_HEADER, Reader, document_length
 from service.protocol.request import InferRequest, Octets, RequestedOutput, Tensor, read_request
 from service.protocol.response import OutputTensor, classified, write_response
+from service.web.access import entry_of
 from service.web.bodies import beside_the_loop, checked_media_type, received
 from service.web.body_limit import HOLD
 from service.web.context import parts_of
@@ -61,7 +62,8 @@ async def infer_version(request: Request) -> Response:
 async def infer_with(request: Request, model: str, version: str | None = None) -> Response:
     """The answer, counted by outcome; raises whatever error is to be answered."""
     parts = parts_of(request)
-    return await counted(parts, model, version, partial(_answered, request, parts))
+    answered, entry = partial(_answered, request, parts), entry_of(request.scope)
+    return await counted(parts, model, version, answered, entry)
 
 
 async def _answered(request: Request, parts: Parts, card: ModelCard, times: Times) -> Response:
@@ -87,7 +89,7 @@ async def _body(request: Request, parts: Parts) -> Reader:
         raise InvalidInput("the body is empty")
     if compressed is None:
         return Reader(pieces)
-    came, limit = sum(map(len, pieces)), parts.settings.max_body_bytes
+    came, limit = sum(map(len, pieces)), parts.settings.max_inflated_bytes
     inflate = partial(coding.inflated, pieces, compressed, limit)
     is_quick = came <= _QUICK_COMPRESSED_BYTES
     body = Reader(await beside_the_loop(inflate, parts.decoders, is_quick=is_quick))

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.web import bodies
+from service.web.access import entry_of
 from service.web.context import parts_of
 from service.web.inference import Times, counted, infer
 from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_long
@@ -60,7 +61,8 @@ async def predict_version(request: Request) -> Response:
 async def predict_with(request: Request, model: str, version: str | None = None) -> Response:
     """The answer, counted by outcome; raises whatever error is to be answered."""
     parts = parts_of(request)
-    return await counted(parts, model, version, partial(_answered, request, parts))
+    answered, entry = partial(_answered, request, parts), entry_of(request.scope)
+    return await counted(parts, model, version, answered, entry)
 
 
 async def _answered(request: Request, parts: Parts, card: ModelCard, times: Times) -> Response:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from service.engine.change import Change
 from service.errors import Forbidden, InvalidInput, StoreError
 from service.store.model_store import ModelStore
-from service.web.bodies import received
 from service.web.context import Context
+from service.web.json_body import described, json_body
 from service.web.schemas_v2 import ChangeQuery, IndexEntry, IndexQuery, ProtocolError
 
 if TYPE_CHECKING:
@@ -22,27 +21,20 @@ if TYPE_CHECKING:
     from service.web.context import Parts
 
 _ERROR: dict[str, Any] = {"model": ProtocolError}
-_LARGEST_QUERY = 4096
 _IGNORED = {"unload_dependents"}
 
-QueryT = TypeVar("QueryT", bound=BaseModel)
-
 router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol v2"])
-
-
-def _described(query: type[BaseModel]) -> dict[str, Any]:
-    return {"requestBody": {"content": {"application/json": {"schema": query.model_json_schema()}}}}
 
 
 @router.post(
     "/index",
     response_model=list[IndexEntry],
     responses=dict.fromkeys((400, 408, 413), _ERROR),
-    openapi_extra=_described(IndexQuery),
+    openapi_extra=described(IndexQuery),
 )
 async def list_repository(context: Context, request: Request) -> list[IndexEntry]:
     """The versions that are served and, where that may change, those of the store; the body may be empty."""
-    query = await _query(request, IndexQuery)
+    query = await json_body(request, IndexQuery)
     state = context.client.state
     is_ready = state == "ready"
     served = [
@@ -64,7 +56,7 @@ _OF_CHANGE: dict[int | str, dict[str, Any]] = {
     "/models/{model}/load",
     response_class=Response,
     responses=_OF_CHANGE,
-    openapi_extra=_described(ChangeQuery),
+    openapi_extra=described(ChangeQuery),
 )
 async def load_model(context: Context, request: Request, model: str) -> Response:
     """Load what the store has of a model now, beside what is served, then serve it in that one's place."""
@@ -75,7 +67,7 @@ async def load_model(context: Context, request: Request, model: str) -> Response
     "/models/{model}/unload",
     response_class=Response,
     responses=_OF_CHANGE,
-    openapi_extra=_described(ChangeQuery),
+    openapi_extra=described(ChangeQuery),
 )
 async def unload_model(context: Context, request: Request, model: str) -> Response:
     """Serve a model no more; what was accepted before is answered."""
@@ -85,7 +77,7 @@ async def unload_model(context: Context, request: Request, model: str) -> Respon
 async def _changed(parts: Parts, request: Request, model: str, action: Literal["load", "unload"]) -> Response:
     if parts.settings.model_control != "explicit":
         raise Forbidden(f"nothing is {action}ed on request: model_control is {parts.settings.model_control}")
-    query = await _query(request, ChangeQuery)
+    query = await json_body(request, ChangeQuery)
     unknown = sorted(set(query.parameters or {}) - _IGNORED)
     if unknown:
         raise InvalidInput(
@@ -93,16 +85,6 @@ async def _changed(parts: Parts, request: Request, model: str, action: Literal["
         )
     await parts.client.errands.do(Change(action=action, model=model[:256]))
     return Response()
-
-
-async def _query(request: Request, kind: type[QueryT]) -> QueryT:
-    content = b"".join(await received(request))
-    if len(content) > _LARGEST_QUERY:
-        raise InvalidInput(f"the query has more than {_LARGEST_QUERY} bytes")
-    try:
-        return kind.model_validate_json(content) if content.strip() else kind()
-    except ValidationError:
-        raise InvalidInput("the query is not the JSON object that this address takes") from None
 
 
 async def _not_served(parts: Parts, served: set[tuple[str, str]]) -> list[IndexEntry]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = [
     *("binary_tensor_data", "classification", "statistics"),
-    *("model_configuration", "model_repository"),
+    *("model_configuration", "model_repository", "logging"),
 ]
 _ERROR: dict[str, Any] = {"model": ProtocolError}
 

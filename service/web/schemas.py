@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.inspection.equation import Equation
 from service.inspection.layer_stats import Histogram, LayerStats
+from service.telemetry import Level
 
 
 class RowsQuery(BaseModel):
@@ -166,3 +167,11 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+
+
+class LogLevel(BaseModel):
+    """What is logged: this and all above it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    level: Level

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from service.telemetry import Level
 
 
 class ProtocolError(BaseModel):
@@ -172,3 +174,45 @@ class IndexEntry(BaseModel):
     version: str
     state: Literal["READY", "UNAVAILABLE"]
     reason: str
+
+
+class LogSettings(BaseModel):
+    """What is logged, in the words of the logging extension."""
+
+    log_file: str = Field("", description="Always empty: lines go to standard error.")
+    log_info: bool
+    log_warning: bool
+    log_error: bool = True
+    log_verbose_level: int = Field(0, description="1 where what is for finding mistakes is logged, too.")
+    log_format: str = "default"
+
+    @classmethod
+    def of(cls, level: Level) -> Self:
+        """The settings that are this level."""
+        return cls(
+            log_info=level in {"debug", "info"},
+            log_warning=level != "error",
+            log_verbose_level=int(level == "debug"),
+        )
+
+    @property
+    def level(self) -> Level:
+        """The most that is to be logged."""
+        if self.log_verbose_level:
+            return "debug"
+        if self.log_info:
+            return "info"
+        return "warning" if self.log_warning else "error"
+
+
+class LogSettingsQuery(BaseModel):
+    """Those of them that are to change; a file or another format cannot be had."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    log_file: Literal[""] | None = None
+    log_info: bool | None = None
+    log_warning: bool | None = None
+    log_error: bool | None = None
+    log_verbose_level: int | None = Field(None, ge=0, le=1)
+    log_format: Literal["default"] | None = None

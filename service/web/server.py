@@ -13,10 +13,12 @@ from service.web.listening import has_waiting, refuse_newcomers
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from starlette.types import ASGIApp
 
     from service.settings import Settings
+    from service.web.refusal import Refusal
 
 BACKLOG = 2048
 
@@ -29,11 +31,14 @@ class Server(uvicorn.Server):
     closed, and idle connections have lingered for as long.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, witness: Callable[[Refusal], None] = lambda _: None
+    ) -> None:
+        """`witness` is told what connections refuse themselves."""
         super().__init__(
             uvicorn.Config(
                 cast("Any", app),
-                http=cast("Any", partial(Connection, settings)),
+                http=cast("Any", partial(Connection, settings, witness=witness)),
                 ws="none",
                 log_config=None,
                 access_log=False,

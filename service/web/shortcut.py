@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from service.errors import FoldserveError
+from service.web.access import entry_of
 from service.web.problems import problem
 from service.web.routes_infer import infer_with
 from service.web.routes_predict import predict_with
@@ -36,6 +37,9 @@ class Shortcut:
             await self._app(scope, receive, send)
             return
         scope["app"] = self._app
+        entry = entry_of(scope)
+        if entry:
+            entry.route = _documented(scope["path"])
         response = await _answered(Request(scope, receive, send), *named)
         await response(scope, receive, send)
 
@@ -52,6 +56,13 @@ def _named(scope: Scope) -> tuple[_Route, str, str | None] | None:
         ):
             return _ROUTES[api, verb], model, version
     return None
+
+
+def _documented(path: str) -> str:
+    """An address as the documentation has it."""
+    _, api, *_, verb = path.split("/")
+    between = "versions/{version}/" if path.count("/") > 4 else ""
+    return f"/{api}/models/{{model}}/{between}{verb}"
 
 
 async def _answered(request: Request, route: _Route, model: str, version: str | None) -> Response:

@@ -15,18 +15,22 @@ from service.engine.client import EngineClient
 from service.engine.control import Kind, Message
 from service.inspection.notices import Notices
 from service.keyring import Keyring
-from service.telemetry import SharedValues, Telemetry, watch_lag
+from service.telemetry import AccessLog, SharedValues, Telemetry, watch_lag
 from service.web.application import compose
 from service.web.context import Parts
+from service.web.refusal import Refusals
 from service.web.server import Server
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
+    from starlette.types import ASGIApp
+
     from service.engine.board import Board
     from service.engine.child import Order
     from service.engine.control import Control
+    from service.settings import Settings
 
 log = logging.getLogger("foldserve")
 
@@ -50,7 +54,9 @@ class Worker:
         telemetry = Telemetry(SharedValues(self._order.counts, f"worker-{self._order.number}"))
         keyring = Keyring(settings, self._order.keys)
         parts = Parts(client, settings, telemetry, decoders, Notices(self._order.counts))
-        server = _Server(parts, keyring, self._tell_up)
+        access_log = AccessLog(settings.log_format, telemetry) if settings.access_log else None
+        app, witness = compose(parts, keyring, access_log), Refusals(telemetry, access_log)
+        server = _Server(app, settings, witness, self._tell_up)
         asyncio.get_running_loop().add_reader(self._control.fileno(), self._obey, client, server)
         self._obey(client, server)  # a replacement knows of the engine before it is asked
         besides = [asyncio.create_task(_beat(client)), asyncio.create_task(watch_lag(telemetry))]
@@ -58,6 +64,8 @@ class Worker:
         for task in besides:
             task.cancel()
         decoders.shutdown(wait=False, cancel_futures=True)  # the loop still has answers to give
+        if access_log:
+            access_log.close()
 
     def _tell_up(self) -> None:
         _settle_down()
@@ -104,8 +112,10 @@ def _decoders() -> int:
 class _Server(Server):
     """The server of a worker: signals are the supervisor's, who hears when it serves."""
 
-    def __init__(self, parts: Parts, keyring: Keyring, started: Callable[[], None]) -> None:
-        super().__init__(compose(parts, keyring), parts.settings)
+    def __init__(
+        self, app: ASGIApp, settings: Settings, witness: Refusals, started: Callable[[], None]
+    ) -> None:
+        super().__init__(app, settings, witness)
         self._started = started
 
     @contextlib.contextmanager

@@ -82,7 +82,9 @@ def controls(sent: Sent) -> None:
         assert "admin key" in error.message()
     for call in (client.get_model_metadata, client.get_model_config, client.get_inference_statistics):
         assert refused(call, "nobody").message() == "no model 'nobody' is served"
-    for call in (client.get_log_settings, client.get_trace_settings, client.get_system_shared_memory_status):
+    assert client.get_log_settings()["log_verbose_level"] == 0
+    assert refused(client.update_log_settings, {"log_verbose_level": 1}).status() == "403"
+    for call in (client.get_trace_settings, client.get_system_shared_memory_status):
         assert refused(call).status() == "404"
 
 

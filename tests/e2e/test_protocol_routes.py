@@ -43,13 +43,13 @@ def test_the_server_says_which_extensions_it_has(service: Service, path: str) ->
         "version": __version__,
         "extensions": [
             *("binary_tensor_data", "classification", "statistics"),
-            *("model_configuration", "model_repository"),
+            *("model_configuration", "model_repository", "logging"),
         ],
     }
 
 
 def test_extensions_that_are_not_listed_are_not_there(service: Service) -> None:
-    for path in ("/v2/logging", "/v2/trace/setting", "/v2/systemsharedmemory/status", f"{DIGITS}/generate"):
+    for path in ("/v2/trace/setting", "/v2/systemsharedmemory/status", f"{DIGITS}/generate"):
         answer = service.get(path)
         assert (answer.status_code, list(answer.json())) == (404, ["error"])
 

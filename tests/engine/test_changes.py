@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from service.engine.change import Change, Settled
 from service.engine.changes import Changes
 from service.engine.control import Kind, Message
 from service.errors import UnknownModel
+from service.telemetry import Telemetry
+from tests.telemetry.reading import value
 
 LOAD = Change(action="load", model="digits")
 
@@ -42,10 +46,11 @@ class Supervisor:
     """Two workers and an engine."""
 
     def __init__(self) -> None:
-        self.workers: list[Worker] = []
+        self.workers: Any = list[Worker]()
         self.engine_heard: list[str] = []
         self.has_engine = True
-        self.changes = Changes(lambda: self.workers, self._tell)  # type: ignore[arg-type, return-value]
+        self.telemetry = Telemetry()
+        self.changes = Changes(lambda: self.workers, self._tell, self.telemetry)
         self.workers += [Worker(self.changes), Worker(self.changes)]
 
     def _tell(self, message: Message) -> bool:
@@ -253,3 +258,29 @@ def test_what_a_change_is_refused_for_is_raised_as_it_was() -> None:
     assert isinstance(error, UnknownModel)
     assert str(error) == "none"
     assert Settled(change=LOAD).error() is None
+
+
+# What is counted
+
+
+def test_a_change_is_counted_by_what_became_of_it(house: Supervisor) -> None:
+    def counted(outcome: str, model: str = "digits") -> float:
+        labels = {"model": model, "kind": "load", "outcome": outcome}
+        return value(house.telemetry, "foldserve_model_changes_total", **labels)
+
+    house.workers.clear()
+    house.changes.ask(LOAD)
+    assert counted("ok") == 0
+    house.engine_says(Kind.SETTLED, 1)
+    assert counted("ok") == 1
+    house.changes.ask(LOAD)
+    house.loses_its_engine()
+    assert (counted("ok"), counted("engine-failed")) == (1, 1)
+
+
+def test_names_that_nobody_knows_make_no_series_of_their_own(house: Supervisor) -> None:
+    house.workers.clear()
+    house.changes.ask(LOAD)
+    house.engine_says(Kind.SETTLED, 1, UnknownModel("there is no such model"))
+    labels = {"kind": "load", "outcome": "unknown-model"}
+    assert value(house.telemetry, "foldserve_model_changes_total", model="", **labels) == 1

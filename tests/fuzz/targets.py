@@ -34,8 +34,9 @@ from service.store.manifest import Input
 from service.web.bodies import _images, checked_media_type
 from service.web.hosts import Hosts
 from service.web.inference import parsed_version
+from service.web.queries import parsed
 from service.web.representation import _names, preferred
-from service.web.routes_predict import _query
+from service.web.schemas import PredictQuery
 
 if TYPE_CHECKING:
     from service.inputs.rows import Rows
@@ -51,7 +52,6 @@ CUT = b"\n\n--cut--\n\n"
 """In a file of the corpus: where one part of a body ends and the next begins."""
 
 _HOSTS = Hosts(Settings(allowed_hosts="foldserve.example,*.inner.example"))
-_SETTINGS = Settings(max_request_rows=MOST_ROWS)
 
 
 def _written(rows: Rows) -> None:
@@ -92,7 +92,7 @@ def form(content: bytes) -> None:
     headers = [(b"content-type", content_type)]
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
     checked_media_type(request, ("multipart/form-data",))
-    asyncio.run(_images(request, _SETTINGS))
+    asyncio.run(_images(request, MOST_ROWS))
 
 
 def gzip(content: bytes) -> None:
@@ -105,7 +105,7 @@ def deflate(content: bytes) -> None:
 
 
 def query(content: bytes) -> None:
-    _query.__wrapped__(content)
+    parsed(content, PredictQuery)
 
 
 def headers(content: bytes) -> None:

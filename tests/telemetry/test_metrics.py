@@ -43,6 +43,9 @@ def busy(telemetry: Telemetry) -> None:
     telemetry.lag(0.003)
     telemetry.restarted("worker")
     telemetry.key("shop")
+    telemetry.model_change("a", "load", "ok")
+    telemetry.refused("invalid-http")
+    telemetry.access_line_dropped("full")
 
 
 def families(telemetry: Telemetry) -> dict[str, Metric]:

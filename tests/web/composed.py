@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -48,11 +49,22 @@ class Composed:
 
 
 @contextmanager
+def _level_as_before() -> Iterator[None]:
+    """Requests may change what this very process logs."""
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)
+
+
+@contextmanager
 def composed(**settings: Any) -> Iterator[Composed]:
     """It serves digits, of which nothing is computed."""
     chosen, asked = Settings(**settings), list[Change]()
 
     def tell(message: Message) -> None:
+        if message.kind is Kind.LEVEL:
+            asyncio.get_running_loop().call_soon(client.hear, message)
+            return
         asked.append(Change.model_validate_json(message.text))
         settled = Settled(change=asked[-1]).packed()
         asyncio.get_running_loop().call_soon(client.hear, Message(Kind.SETTLED, message.number, settled))
@@ -61,5 +73,5 @@ def composed(**settings: Any) -> Iterator[Composed]:
     client.hear(Message(Kind.CARD, 0, descriptors=(cards.write(card(fold=_FOLD)),)))
     client.hear(Message(Kind.READY))
     telemetry = Telemetry()
-    with ThreadPoolExecutor(1) as decoders:
+    with ThreadPoolExecutor(1) as decoders, _level_as_before():
         yield Composed(compose(Parts(client, chosen, telemetry, decoders), Keyring(chosen)), telemetry, asked)

@@ -18,9 +18,11 @@ from service.web.problems import problem
 from service.web.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from service.web.refusal import Refusal
 
 T = TypeVar("T")
 
@@ -90,10 +92,14 @@ class Running:
 
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, *, listening: socket.socket | None = None, **settings: Any
+    app: ASGIApp,
+    *,
+    listening: socket.socket | None = None,
+    witness: Callable[[Refusal], None] = lambda _: None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
     listening = listening or socket.create_server(("127.0.0.1", 0))
-    server = Server(BodyLimit(_with_problems(app), 1 << 30, 1 << 32), Settings(**settings))
+    server = Server(BodyLimit(_with_problems(app), 1 << 30, 1 << 32), Settings(**settings), witness)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup([listening])

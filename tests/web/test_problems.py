@@ -38,6 +38,7 @@ STABLE = {
     "not-ready": 503,
     "draining": 503,
     "queue-full": 429,
+    "too-many-connections": 503,
     "deadline-passed": 504,
     "cancelled": 503,
     "engine-failed": 503,
