@@ -19,11 +19,13 @@ function sentences(report) {
   const rows = n ? `of ${counted(n, "row")}, worth ${number(n_eff, 3)} independent ones, against ${against}${contrary ? `; ${counted(contrary, "window")} in a row said otherwise, and three change the state` : ""}` : `${counted(collected, "row")} seen so far`;
   return [
     el("p", {}, term("drift", "Live rows"), ": ", el("strong", { class: "state", "data-state": state }, state), " ", el("span", { class: "quiet" }, meaning)),
-    state === "off" || state === "failed" ? null : el("p", { class: "quiet" }, scores ? el("span", { class: "number" }, `input ${of(scores.input, thresholds?.input)}; content ${of(scores.content, thresholds?.content)}`) : null, ` ${rows}`),
+    state === "off" || state === "failed" ? null : el("p", { class: "quiet" }, scores ? el("span", { class: "number" }, `input ${of(scores.input, thresholds?.input)}; ${texture(scores, thresholds)}content ${of(scores.content, thresholds?.content)}`) : null, ` ${rows}`),
   ].filter((child) => child !== null);
 }
 
 const of = (score, threshold) => (score === null ? "not watched" : `${number(score, 3)} of ${number(threshold, 3)}`);
+
+const texture = (scores, thresholds) => ((scores.texture ?? null) === null ? "" : `texture ${of(scores.texture, thresholds?.texture)}; `);
 
 /** The live rows at one norm: its score, its worst channels, and the chosen channel's distributions. */
 export function driftOf(norm, pick) {
