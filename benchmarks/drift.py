@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from service.inspection.baseline import Rows
     from service.inspection.drift_report import DriftReport
 
-FLOOR = 0.005
+FLOOR = 0.05
+_AT_ONCE = 16
+"""Rows: as often as a window looks whether it knows enough."""
 
 HARMFUL: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "noise": lambda x, s: x + np.random.default_rng(0).normal(0, 250 * s, x.shape),
@@ -50,6 +52,14 @@ HARMFUL: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "scale down": lambda x, s: x * (1 - s),
     "scale up": lambda x, s: x * (1 + 30 * s),
     "inversion": lambda x, s: x * (1 - s) + s * (255 - x),
+}
+HARMLESS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "brighter by 5 levels": lambda x: x + 5,
+    "brighter by 20 levels": lambda x: x + 20,
+    "darker by 20 levels": lambda x: x - 20,
+    "a tenth less contrast": lambda x: 128 + (x - 128) * 0.9,
+    "noise of 3 levels": lambda x: x + np.random.default_rng(0).normal(0, 3, x.shape),
+    "blue for red": lambda x: x[:, ::-1],
 }
 GEOMETRIC: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "transposed": lambda x: x.transpose(0, 1, 3, 2),
@@ -64,11 +74,13 @@ GEOMETRIC: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Judged:
-    """One window's scores of the input."""
+    """One window's scores, at the input."""
 
     score: float
+    texture: float
+    height: float
+    """The larger of both in units of its threshold."""
     training: float
-    is_above: bool
 
 
 class Trial:
@@ -93,11 +105,12 @@ class Trial:
     def judged(self, rows: Rows, chosen: Iterable[int], drift: Drift | None = None) -> DriftReport | None:
         """The report of the next window of these rows, each of a client of its own."""
         drift = drift or self.drift()
-        before = drift.report.windows
-        for number, row in enumerate(chosen):
-            drift.window.quota.admits(b"%d" % number, number)
-            one = rows[row : row + 1]
-            drift.add(one.mean, one.var, one.classes, 0.0)
+        before, order = drift.report.windows, np.fromiter(chosen, int)
+        for first in range(0, len(order), _AT_ONCE):
+            some = rows[order[first : first + _AT_ONCE]]
+            for number in range(first, first + len(some)):
+                drift.window.quota.admits(b"%d" % number, number)
+            drift.add(some.mean, some.var, some.classes, 0.0)
             if drift.report.windows > before:
                 return drift.report
         return None
@@ -106,16 +119,20 @@ class Trial:
         """Of so many windows, apart from each other."""
         draw = draw or (lambda: self.random.permutation(self.live))
         reports = filter(None, (self.judged(rows, draw()) for _ in range(count)))
-        return [
-            Judged(r.scores.input, r.training_scores.input, r.scores.input > r.thresholds.input)
-            for r in reports
-            if r.scores and r.training_scores and r.thresholds
-        ]
+        return [_of(report) for report in reports]
+
+
+def _of(report: DriftReport) -> Judged:
+    scores, thresholds, training = report.scores, report.thresholds, report.training_scores
+    if not (scores and thresholds and training and scores.texture is not None and thresholds.texture):
+        raise SystemExit("a window was judged without a baseline")
+    height = max(scores.input / thresholds.input, scores.texture / thresholds.texture)
+    return Judged(scores.input, scores.texture, height, training.input)
 
 
 def clean(trial: Trial) -> list[Judged]:
     found = trial.scores(trial.clean, trial.windows)
-    above = sum(each.is_above for each in found)
+    above = sum(each.height > 1 for each in found)
     drift, states = trial.drift(), set()
     for _ in range(trial.windows):
         report = trial.judged(trial.clean, trial.random.permutation(trial.live), drift)
@@ -126,32 +143,41 @@ def clean(trial: Trial) -> list[Judged]:
 
 
 def harmful(trial: Trial, undisturbed: list[Judged]) -> None:
-    print("\n| shift | points lost | input score, least and median | AUC | drifting after 3 windows |")
-    print("|---|---|---|---|---|")
-    base = [each.score for each in undisturbed]
+    print("\n| shift | points lost | input, median | texture, median | height, least | AUC | drifting |")
+    print("|---|---|---|---|---|---|---|")
+    base = [each.height for each in undisturbed]
     for name, change in HARMFUL.items():
         rows, lost = _that_costs(trial, change)
         if rows is None:
-            print(f"| {name} | {lost:.1f} at most | | | |")
+            print(f"| {name} | {lost:.1f} at most | | | | | |")
             continue
-        found = [each.score for each in trial.scores(rows, 100)]
-        auc = mannwhitneyu(found, base).statistic / (len(found) * len(base))
+        found = trial.scores(rows, 100)
+        heights = [each.height for each in found]
+        auc = mannwhitneyu(heights, base).statistic / (len(heights) * len(base))
         right = sum(_is_drifting(trial, rows) for _ in range(40))
         print(
-            f"| {name} | {lost:.1f} | {min(found):.4f}, {np.median(found):.4f} | {auc:.4f} | {right} of 40 |",
+            f"| {name} | {lost:.1f} | {_medians(found)} | {min(heights):.1f} | {auc:.4f} | {right} of 40 |",
             flush=True,
         )
 
 
+def harmless(trial: Trial) -> None:
+    _table(trial, "harmless shift", HARMLESS)
+
+
 def geometric(trial: Trial) -> None:
-    print("\n| geometric shift | points lost | input score, median | windows above |\n|---|---|---|---|")
-    for name, change in GEOMETRIC.items():
+    _table(trial, "geometric shift", GEOMETRIC)
+
+
+def _table(trial: Trial, title: str, changes: dict[str, Callable[[np.ndarray], np.ndarray]]) -> None:
+    print(f"\n| {title} | points lost | input, median | texture, median | windows above |")
+    print("|---|---|---|---|---|")
+    for name, change in changes.items():
         rows = trial.subject.rows(_as_pixels(change(trial.subject.pixels.astype(float))))
         found = trial.scores(rows, 50)
-        median = np.median([each.score for each in found])
-        above = sum(each.is_above for each in found)
+        above = sum(each.height > 1 for each in found)
         lost = 100 * (trial.accuracy - trial.accuracy_of(rows))
-        print(f"| {name} | {lost:.1f} | {median:.4f} | {above} of 50 |")
+        print(f"| {name} | {lost:.1f} | {_medians(found)} | {above} of 50 |", flush=True)
 
 
 def mixes(trial: Trial) -> None:
@@ -178,8 +204,9 @@ def repeated(trial: Trial) -> None:
                 [np.repeat(trial.random.permutation(trial.live), times) for _ in range(8)]
             ),
         )
-        above = sum(each.is_above for each in found)
+        above = sum(each.height > 1 for each in found)
         print(f"each row {times} times, counted as if not quite the same: {above} of {len(found)} above")
+        _print_row(f"each row {times} times", found)
 
 
 def replayed(trial: Trial) -> None:
@@ -227,9 +254,17 @@ def _long(random: np.random.Generator, pool: np.ndarray) -> np.ndarray:
 
 
 def _print_row(name: str, found: list[Judged]) -> None:
-    own, training = ([getattr(each, field) for each in found] for field in ("score", "training"))
-    print(f"{name}: input score median {np.median(own):.5f}, largest {max(own):.5f}; ", end="")
-    print(f"against training median {np.median(training):.4f}, largest {max(training):.4f}", flush=True)
+    print(f"{name}, median and largest:", end="")
+    for field in ("score", "texture", "height", "training"):
+        values = [getattr(each, field) for each in found]
+        print(f" {field} {np.median(values):.5f}, {max(values):.5f};", end="")
+    print(flush=True)
+
+
+def _medians(found: list[Judged]) -> str:
+    return " | ".join(
+        f"{np.median([getattr(each, part) for each in found]):.4f}" for part in ("score", "texture")
+    )
 
 
 def main() -> None:
@@ -251,6 +286,7 @@ def main() -> None:
         mixes(trial)
         repeated(trial)
         harmful(trial, undisturbed)
+        harmless(trial)
         geometric(trial)
         replayed(trial)
 

@@ -138,7 +138,7 @@ class Settings(BaseSettings):
         0.01, description="Of the device's time for that, at most."
     )
     drift_threshold: Annotated[float, Field(gt=0, le=10)] = Field(
-        0.005, description="The least score that counts as drift from a baseline."
+        0.05, description="The least score that counts as drift from a baseline."
     )
     baselines: str = Field(
         "", description="Folder for baselines, <model>/<version>/ in it; empty: beside the weights."

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from service.engine.linked_job import LinkedJob
     from service.engine.watching import Watching
     from service.inspection.drift import Drift
-    from service.inspection.drift_report import DriftReport
+    from service.inspection.drift_report import DriftReport, Scores
 
 log = logging.getLogger("foldserve.engine")
 
@@ -179,7 +179,14 @@ def _log_change(key: ModelKey, before: str, report: DriftReport) -> None:
         return
     log.log(
         logging.WARNING if report.state == "drifting" else logging.INFO,
-        "%s/%s: drift state %s, was %s: input %.4f, threshold %.4f, %d rows against the %s statistics",
-        *(*key, report.state, before, report.scores.input, report.thresholds.input),
+        "%s/%s: drift state %s, was %s: %s, %d rows against the %s statistics",
+        *(*key, report.state, before, _numbers(report.scores, report.thresholds)),
         *(report.n, report.reference),
     )
+
+
+def _numbers(scores: Scores, thresholds: Scores) -> str:
+    said = f"input {scores.input:.4f}, threshold {thresholds.input:.4f}"
+    if scores.texture is None or thresholds.texture is None:
+        return said
+    return f"{said}, texture {scores.texture:.4f}, threshold {thresholds.texture:.4f}"

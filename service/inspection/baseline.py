@@ -8,12 +8,14 @@ those of its own classes, in its own shares. That takes a change of the class mi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from service.inspection.by_class import by_class
 from service.inspection.moments import Moments, Sums, estimate
 from service.inspection.shift import Reference
+from service.inspection.texture import Texture
 from service.inspection.window import judge, judge_rows
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ SIZES = (64, 128, 256, 512)
 _DRAWS = 2000
 _QUANTILE = 0.999
 _DRAWN_FROM = 1024
-_ROWS_OF_A_CLASS = 8
 _LARGEST = 1 << 23
 """Numbers: of the classes' moments together, and of one step of drawing."""
 
@@ -68,6 +69,8 @@ class Baseline:
     """float64 `[sizes, 2]`: what 99.9 % of such windows of accepted rows score, `input` and `content`."""
     row_scores: np.ndarray
     """float64 `[norms]`: what half of the accepted rows, each alone, score at most, against all rows."""
+    texture: Texture
+    """How much the pixels varied within each row."""
 
     @property
     def classes(self) -> int:
@@ -101,10 +104,13 @@ class Baseline:
         inputs = int(watched.channels_of("input").sum())
         told_apart = classes if classes * inputs <= _LARGEST else 1
         numbers = rows.classes if told_apart > 1 else np.zeros(len(rows), int)
-        counts, mean, square = _by_class(rows, numbers, whole.mean, whole.var, told_apart, inputs)
+        m = rows.mean[:, :inputs] - whole.mean[:inputs]
+        counts, mean = by_class(m, numbers, told_apart)
+        _, square = by_class(rows.var[:, :inputs] + m**2, numbers, told_apart)
+        texture = Texture.of(rows.var, whole.var, numbers, told_apart, watched)
+        moments = (counts, mean.astype(np.float32), square.astype(np.float32))
         alone = _row_scores(rows, Reference(whole.mean, whole.var, len(rows)), watched)
-        quantiles = np.zeros((len(SIZES), 2))
-        bare = cls(len(rows), whole.mean, whole.var, counts, mean, square, quantiles, alone)
+        bare = cls(len(rows), whole.mean, whole.var, *moments, np.zeros((len(SIZES), 2)), alone, texture)
         drawn = _drawn(bare, Rows(rows.mean, rows.var, numbers), watched, np.random.default_rng(seed))
         return replace(bare, quantiles=drawn)
 
@@ -114,7 +120,7 @@ class Baseline:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, by name."""
-        return {name: np.asarray(getattr(self, name)) for name in _NAMES}
+        return {name: np.asarray(getattr(self, name)) for name in _NAMES} | self.texture.arrays()
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], watched: Watched) -> Self:
@@ -122,8 +128,10 @@ class Baseline:
         norms, channels = len(watched.norms), len(watched.mean)
         inputs = int(watched.channels_of("input").sum())
         try:
-            found = cls(int(arrays["rows"].flat[0]), *(arrays[name] for name in _NAMES[1:]))
-            found = replace(found, mean=found.mean[:channels], var=found.var[:channels])
+            texture = Texture.from_arrays(arrays, len(arrays["class_rows"]), inputs)
+            rows, *moments = (arrays[name] for name in _NAMES)
+            fields: list[Any] = [int(rows.flat[0]), *moments, texture]
+            found = replace(cls(*fields), mean=moments[0][:channels], var=moments[1][:channels])
             found = replace(found, row_scores=found.row_scores[:norms])
         except (KeyError, TypeError, IndexError) as missing:
             raise ValueError(f"it holds no baseline ({missing})") from None
@@ -143,20 +151,6 @@ class Baseline:
 
 
 _NAMES = ("rows", "mean", "var", "class_rows", "class_mean", "class_square", "quantiles", "row_scores")
-
-
-def _by_class(
-    rows: Rows, numbers: np.ndarray, pivot: np.ndarray, var: np.ndarray, classes: int, inputs: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many rows every class has, and its moments at the input."""
-    counts = np.bincount(numbers, minlength=classes)
-    m = rows.mean[:, :inputs].astype(np.float64) - pivot[:inputs]
-    q = rows.var[:, :inputs] + m**2
-    mean, square = np.zeros((classes, inputs), np.float32), np.zeros((classes, inputs), np.float32)
-    square[:] = var[:inputs]
-    for number in np.flatnonzero(counts >= _ROWS_OF_A_CLASS):
-        mean[number], square[number] = m[numbers == number].mean(0), q[numbers == number].mean(0)
-    return np.where(counts >= _ROWS_OF_A_CLASS, counts, len(rows)), mean, square
 
 
 def _row_scores(rows: Rows, reference: Reference, watched: Watched) -> np.ndarray:

@@ -36,6 +36,7 @@ _MEANINGS: dict[State, str] = {
     "failed": "Looking at live rows failed; requests are answered as before. The log says why.",
 }
 _OTHER_CONTENT = " Only the last norms differ: other content or another class mix."
+_OTHER_TEXTURE = " It is the pixels within rows that vary more or less than they did, as with noise or blur."
 
 
 def unseen(model: str, version: int, state: State) -> DriftReport:
@@ -89,7 +90,10 @@ class Drift:
         self.report, self.last = self._bare("failed"), None
 
     def _fresh(self) -> Window:
-        return Window(self._watched, self._baseline.classes if self._baseline else 1)
+        baseline = self._baseline
+        return (
+            Window(self._watched, baseline.classes, baseline.texture) if baseline else Window(self._watched)
+        )
 
     def _bare(self, state: State) -> DriftReport:
         baseline = self._baseline
@@ -103,33 +107,44 @@ class Drift:
 
     def _judged(self, window: Window, now: float) -> DriftReport:
         training = window.judged(self._frozen)
-        rows, baseline = window.effective_rows, self._baseline
-        judged, thresholds = training, (FROZEN_FLOOR, FROZEN_FLOOR)
-        if baseline:
-            judged = window.judged(baseline.reference(window.shares))
-            thresholds = baseline.thresholds(rows, self._floor)
-        self.last = LastWindow(self._watched, judged, now, window.rows, round(rows, 1))
-        self._hysteresis.hear(float(judged.input), thresholds[0])
+        judged, scores, thresholds = self._compared(window, training)
+        rows = round(window.effective_rows, 1)
+        self.last = LastWindow(self._watched, judged, now, window.rows, rows)
+        self._hysteresis.hear(_height(scores, thresholds), 1.0)
         state = self._state()
-        is_other_content = (
-            not self._hysteresis.is_up
-            and _finite(judged.input, 0.0) <= thresholds[0]
-            and _finite(judged.content, 0.0) > thresholds[1]
-        )
         return self._bare(state).model_copy(
             update={
-                "meaning": _MEANINGS[state] + _OTHER_CONTENT * is_other_content,
+                "meaning": _MEANINGS[state] + self._more(scores, thresholds),
                 "windows": self.report.windows + 1,
                 "contrary": self._hysteresis.contrary,
                 "judged_at": now,
                 "n": window.rows,
-                "n_eff": round(rows, 1),
-                "scores": _scores(judged),
-                "thresholds": Scores(input=thresholds[0], content=thresholds[1]),
+                "n_eff": rows,
+                "scores": scores,
+                "thresholds": thresholds,
                 "training_scores": _scores(training),
                 "layers": self._layers(judged, training),
             }
         )
+
+    def _compared(self, window: Window, training: Judgement) -> tuple[Judgement, Scores, Scores]:
+        """The window against the reference that decides: what it scores, and what it may."""
+        baseline, floor = self._baseline, self._floor
+        if baseline is None:
+            return training, _scores(training), Scores(input=FROZEN_FLOOR, content=FROZEN_FLOOR)
+        judged = window.judged(baseline.reference(window.shares))
+        low, high = baseline.thresholds(window.effective_rows, floor)
+        texture, limit = window.texture()
+        scores = _scores(judged).model_copy(update={"texture": _finite(texture)})
+        return judged, scores, Scores(input=low, content=high, texture=max(limit, floor))
+
+    def _more(self, scores: Scores, thresholds: Scores) -> str:
+        """What is known beyond the state."""
+        is_input = _above(scores.input, thresholds.input)
+        if self._hysteresis.is_up:
+            return _OTHER_TEXTURE * (not is_input and _above(scores.texture, thresholds.texture))
+        is_calm = _height(scores, thresholds) <= 1
+        return _OTHER_CONTENT * (is_calm and _above(scores.content, thresholds.content))
 
     def _state(self) -> State:
         if not self._hysteresis.is_up:
@@ -164,6 +179,16 @@ class Drift:
 def _scores(judged: Judgement) -> Scores:
     content = float(judged.content)
     return Scores(input=float(judged.input), content=content if math.isfinite(content) else None)
+
+
+def _height(scores: Scores, thresholds: Scores) -> float:
+    """The scores that may alarm in units of their thresholds: the larger."""
+    texture = (scores.texture or 0.0) / (thresholds.texture or 1.0)
+    return max(_finite(scores.input / thresholds.input), texture)
+
+
+def _above(score: float | None, threshold: float | None) -> bool:
+    return score is not None and threshold is not None and score > threshold
 
 
 def _finite(value: np.floating | np.ndarray | float, otherwise: float = 0.0) -> float:

@@ -40,13 +40,15 @@ class LayerDrift(BaseModel):
 
 
 class Scores(BaseModel):
-    """One number for each end of the network."""
+    """One number for each end of the network, and one for what varies within rows."""
 
     model_config = ConfigDict(frozen=True)
 
     input: float
     content: float | None
     """null where that end is not watched."""
+    texture: float | None = None
+    """How much the pixels vary within rows, at the input; null where there is no baseline of it."""
 
 
 class DriftReport(BaseModel):

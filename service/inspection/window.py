@@ -12,6 +12,7 @@ from service.inspection.quota import Quota, effective
 from service.inspection.shift import Reference, Shift, scores, shift
 
 if TYPE_CHECKING:
+    from service.inspection.texture import Texture
     from service.inspection.watched import Watched
 
 ROWS = 128
@@ -44,12 +45,14 @@ class Judgement:
 class Window:
     """Takes rows until it says enough."""
 
-    def __init__(self, watched: Watched, classes: int = 1) -> None:
+    def __init__(self, watched: Watched, classes: int = 1, texture: Texture | None = None) -> None:
         self._watched = watched
+        self._texture = texture
         # The mutable state: what was added up, of whom, and where it was last looked whether that is enough.
         self.quota = Quota(ROWS)
         self._class_rows = np.zeros(classes)
         self._moments = Moments(np.where(watched.weight > 0, watched.mean, 0.0))
+        self._logs = np.zeros(len(texture.channels) if texture else 0)
         self._looked_at = 0
 
     def add(self, mean: np.ndarray, var: np.ndarray, classes: np.ndarray) -> None:
@@ -59,6 +62,8 @@ class Window:
         """
         finite = np.isfinite(mean).all(1) & np.isfinite(var).all(1)
         self._moments.add(mean[finite], var[finite])
+        if self._texture:
+            self._logs += self._texture.logs(var[finite]).sum(0)
         number = np.minimum(classes[finite], len(self._class_rows) - 1)
         self._class_rows += np.bincount(number, minlength=len(self._class_rows))
 
@@ -92,6 +97,12 @@ class Window:
     def judged(self, reference: Reference) -> Judgement:
         """This window against a reference."""
         return judge(self._moments.estimate(), reference, self._watched, self.effective_rows)
+
+    def texture(self) -> tuple[float, float]:
+        """The score and the threshold of what varies within rows; of a window that was given a texture."""
+        if self._texture is None:
+            raise ValueError("this window has no texture to compare its rows with")
+        return self._texture.judged(self._logs / self.rows, self.shares, self.effective_rows)
 
     def _error(self, rows: float) -> float:
         """In units of the live spread where that is the larger: what is far off is known soon enough."""

@@ -21,7 +21,7 @@ __all__ = ["FILE_NAME", "Missing", "NotUsable", "read", "write"]
 
 FILE_NAME = "baseline.safetensors"
 
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 def read(stored: StoredModel, apart: Path | None) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ class DriftGauges(Collector):
         self._reports = reports
 
     def collect(self) -> Iterable[Metric]:
-        """The state, the scores of both ends with their thresholds, and how much was seen."""
+        """The state, the scores with their thresholds, and how much was seen."""
         state = GaugeMetricFamily(
             "foldserve_drift_state", "1 for the state of a version's live rows.", labels=[*_LABELS, "state"]
         )

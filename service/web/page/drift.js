@@ -2,6 +2,9 @@
 
 import { counted, el, number, score, term } from "./dom.js";
 
+// Only a baseline knows of texture.
+const PARTS = ["input", "texture", "content"];
+
 /** The state of a version's live rows; nothing where nobody looks at them. */
 export function showDrift(place, report) {
   place.hidden = !report;
@@ -16,7 +19,7 @@ function sentences(report) {
   const { state, meaning, scores } = report;
   return [
     el("p", {}, term("drift", "Live rows"), ": ", el("strong", { class: "state", "data-state": state }, state), " ", el("span", { class: "quiet" }, meaning)),
-    scores ? el("dl", { class: "meters" }, meter("input", report), meter("content", report)) : null,
+    scores ? el("dl", { class: "meters" }, PARTS.filter((part) => part !== "texture" || (scores.texture ?? null) !== null).map((part) => meter(part, report))) : null,
     state === "off" || state === "failed" ? null : el("p", { class: "quiet small" }, seen(report)),
   ].filter((child) => child !== null);
 }
