@@ -20,7 +20,7 @@ DRIFT = "/v1/models/digits/drift"
 def asked(application: Composed, method: str, path: str) -> tuple[int, dict[str, Any]]:
     async def main() -> tuple[int, dict[str, Any]]:
         transport = httpx.ASGITransport(application.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answer = await client.request(method, path)
             return answer.status_code, json.loads(answer.content)
 
