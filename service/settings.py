@@ -76,8 +76,8 @@ class Settings(BaseSettings):
         256, description="MiB for the rows and answers of one worker's requests; taken when they are used."
     )
     max_body_mb: Annotated[float, Field(gt=0, le=4096)] = Field(32.0, description="MiB in one body.")
-    max_inflated_mb: Annotated[float, Field(gt=0, le=4096)] = Field(
-        32.0, description="MiB in one compressed body once it is inflated."
+    max_inflated_mb: Annotated[float, Field(ge=0, le=4096)] = Field(
+        0.0, description="MiB in one compressed body once it is inflated; 0: as max_body_mb."
     )
     max_pixels: Annotated[int, Field(gt=0)] = Field(
         64_000_000, description="Pixels of one encoded image, read from its header."
@@ -171,7 +171,7 @@ class Settings(BaseSettings):
     @property
     def max_inflated_bytes(self) -> int:
         """The limit in bytes of a body that came compressed, once it is inflated."""
-        return int(self.max_inflated_mb * 1024 * 1024)
+        return int((self.max_inflated_mb or self.max_body_mb) * 1024 * 1024)
 
     @property
     def max_held_bytes(self) -> int:

@@ -116,7 +116,7 @@ def test_sources_say_what_read_would_take(monkeypatch: pytest.MonkeyPatch) -> No
 
 LIMITS = {
     "body": ("max_body_mb", 32.0),
-    "inflated body": ("max_inflated_mb", 32.0),
+    "inflated body": ("max_inflated_mb", 0.0),
     "pixels": ("max_pixels", 64_000_000),
     "rows of a request": ("max_request_rows", 512),
     "queue": ("max_waiting_rows", 2048),

@@ -90,6 +90,9 @@ def test_variables_of_others_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) -
         ("max_body_mb", "0"),
         ("max_body_mb", "nan"),
         ("max_pixels", "0"),
+        ("max_inflated_mb", "-1"),
+        ("max_connections", "0"),
+        ("access_log", "maybe"),
         ("timeout_ms", "0"),
         ("timeout_ms", "3600001"),
         ("header_timeout_s", "0"),
@@ -135,6 +138,11 @@ def test_settings_cannot_be_changed() -> None:
 )
 def test_names_of_models_are_separated_by_commas(given: str, names: list[str]) -> None:
     assert settings.read({"models": given}).model_names == names
+
+
+def test_what_a_body_is_inflated_to_has_the_limit_of_a_body_unless_it_has_its_own() -> None:
+    assert settings.read({"max_body_mb": "0.5"}).max_inflated_bytes == 524288
+    assert settings.read({"max_body_mb": "0.5", "max_inflated_mb": "2"}).max_inflated_bytes == 2097152
 
 
 @pytest.mark.parametrize(("mb", "size"), [("1", 1048576), ("0.5", 524288), ("4096", 4294967296)])
