@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from service.engine.unfolded import Unfolded
     from service.graph.capture import CapturedGraph
     from service.plan.plan import Plan
     from service.store.model_store import StoredModel
@@ -55,15 +56,15 @@ def unfolded(stored: StoredModel, captured: CapturedGraph, dtype: torch.dtype) -
 
 
 def folded(
-    stored: StoredModel, device: torch.device, serving: str, threads: int
+    stored: StoredModel, source: Unfolded, device: torch.device, serving: str, threads: int
 ) -> list[Contender | Refused]:
-    """The plan in the serving precision, then those in all others that the device has.
+    """The plan in the serving precision, then those in all others that the device has, all from `source`.
 
     Of the others, one that is refused is there with the reason. Golden inputs of earlier are not looked at.
     Raises what `load` raises for the first.
     """
-    first = _plan(stored, device, serving, threads)
-    others = [_other(stored, device, name, threads) for name in precisions(device) if name != serving]
+    first = _plan(stored, source, device, serving, threads)
+    others = [_other(stored, source, device, name, threads) for name in precisions(device) if name != serving]
     return [Contender("folded", serving, True, first), *others]
 
 
@@ -72,13 +73,18 @@ def precisions(device: torch.device) -> list[str]:
     return [name for name in PRECISIONS if _is_there(name, device)]
 
 
-def _plan(stored: StoredModel, device: torch.device, precision: str, threads: int) -> Plan:
-    return load(stored, device, precision=precision, threads=threads, check_golden=False).plan
+def _plan(stored: StoredModel, source: Unfolded, device: torch.device, precision: str, threads: int) -> Plan:
+    def read(*_: object) -> Unfolded:
+        return source
+
+    return load(stored, device, precision=precision, threads=threads, check_golden=False, read=read).plan
 
 
-def _other(stored: StoredModel, device: torch.device, precision: str, threads: int) -> Contender | Refused:
+def _other(
+    stored: StoredModel, source: Unfolded, device: torch.device, precision: str, threads: int
+) -> Contender | Refused:
     try:
-        return Contender("folded", precision, False, _plan(stored, device, precision, threads))
+        return Contender("folded", precision, False, _plan(stored, source, device, precision, threads))
     except ModelRefused as why:
         return Refused(precision, str(why))
 

@@ -82,7 +82,7 @@ def evaluate(
     found = _pictures(stored, folder, source)
     captured = source.reference.captured
     exact, single = (contenders.unfolded(stored, captured, d) for d in (torch.float64, torch.float32))
-    plans = contenders.folded(stored, device, precision, threads)
+    plans = contenders.folded(stored, source, device, precision, threads)
     others = (single, *(plan for plan in plans if isinstance(plan, Contender)))
     batches = Batches(stored.manifest.input, _rows_at_once(captured), limits.max_bytes, limits.max_pixels)
     sample = Sample(golden.at_most(stored.manifest.input.shape) if keep_golden else 0)
