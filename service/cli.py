@@ -7,20 +7,23 @@ import os
 import re
 import signal
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.progress import Progress
 from rich.table import Table
 
 from service import __version__, settings
+from service.arguments import add_json, add_model
 from service.calibration import command as calibration
 from service.console import err, out, plain, print_json
+from service.doctor import command as doctor
 from service.errors import FoldserveError, InvalidConfiguration, UnknownVersion
 from service.evaluation import command as evaluation
 from service.importing import arguments as import_arguments
 from service.importing import command as importing
-from service.inspection import command as inspection
+from service.layers import command as layers
 from service.plan import openmp
 from service.settings import Settings
 
@@ -31,6 +34,25 @@ if TYPE_CHECKING:
     from service.store.model_store import ModelStore, StoredModel
 
 _MODEL_SETTINGS = ("model_store", "device", "precision", "threads")
+
+
+class _OnAModel(Protocol):
+    """A command on a model of the store: the module of that name in its package."""
+
+    @property
+    def SETTINGS(self) -> Sequence[str]: ...  # noqa: N802 - a module's constant
+    @property
+    def SUMMARY(self) -> str: ...  # noqa: N802
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, chosen: Settings, stored: StoredModel, arguments: dict[str, Any]) -> int: ...
+
+
+_ON_A_MODEL: dict[str, _OnAModel] = {
+    "layers": layers,
+    "evaluate": evaluation,
+    "calibrate": calibration,
+    "doctor": doctor,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,11 +93,22 @@ def _parser() -> argparse.ArgumentParser:
     flags = [name for name in Settings.model_fields if name != "keys"]  # all may see a command's arguments
     add("serve", _serve, "Fold, prove and serve every model of the store.", flags)
     models = add("models", _models, "List what is in the store.", ("model_store",))
-    models.add_argument("--json", action="store_true", help="print JSON")
-    inspection.add_arguments(add("layers", _layers, inspection.SUMMARY, inspection.SETTINGS))
-    sub = add("fold", _fold, "Fold a model, prove it, and say what became of every norm.", _MODEL_SETTINGS)
-    sub.add_argument("model", help="a model of the store, NAME or NAME/VERSION")
-    sub.add_argument("--json", action="store_true", help="print JSON")
+    add_json(models)
+    _add_fold_arguments(
+        add("fold", _fold, "Fold a model, prove it, and say what became of every norm.", _MODEL_SETTINGS)
+    )
+    import_arguments.add_to(add("import", importing.run, importing.SUMMARY, importing.SETTINGS))
+    for name, on_a_model in _ON_A_MODEL.items():
+        run = partial(_run_on_a_model, on_a_model)
+        on_a_model.add_arguments(add(name, run, on_a_model.SUMMARY, on_a_model.SETTINGS))
+    train = add("train-digits", _train_digits, "Train the shipped digits model anew.", ("model_store",))
+    _add_training_arguments(train)
+    return parser
+
+
+def _add_fold_arguments(sub: argparse.ArgumentParser) -> None:
+    add_model(sub)
+    add_json(sub)
     sub.add_argument("--plan", action="store_true", help="show the calls that the folded network became, too")
     sub.add_argument(
         "--write-reference",
@@ -91,12 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--input", type=_shape, metavar="C,H,W", help="the row of a dry run (default: the architecture's own)"
     )
-    import_arguments.add_to(add("import", importing.run, importing.SUMMARY, importing.SETTINGS))
-    evaluated = add("evaluate", _evaluate, evaluation.SUMMARY, evaluation.SETTINGS)
-    evaluation.add_arguments(evaluated)
-    calibrated = add("calibrate", _calibrate, calibration.SUMMARY, calibration.SETTINGS)
-    calibration.add_arguments(calibrated)
-    train = add("train-digits", _train_digits, "Train the shipped digits model anew.", ("model_store",))
+
+
+def _add_training_arguments(train: argparse.ArgumentParser) -> None:
     train.add_argument("--name", default="digits", help="model to write (default: %(default)s)")
     train.add_argument("--model-version", type=int, default=1, help="version to write (default: %(default)s)")
     train.add_argument("--epochs", type=int, help="passes over the training rows")
@@ -104,7 +134,6 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="of weights, order and augmentation (default: %(default)s)"
     )
     train.add_argument("--replace", action="store_true", help="replace a version that is there already")
-    return parser
 
 
 _EPILOG = f"Every setting can also be given in the environment, as {settings.PREFIX}NAME."
@@ -320,16 +349,8 @@ def _stored(chosen: Settings, model: str) -> StoredModel:
     return store.open(name, int(version) if slash else None)
 
 
-def _evaluate(chosen: Settings, arguments: dict[str, Any]) -> int:
-    return evaluation.run(chosen, _stored(chosen, arguments["model"]), arguments)
-
-
-def _layers(chosen: Settings, arguments: dict[str, Any]) -> int:
-    return inspection.run(chosen, _stored(chosen, arguments["model"]), arguments)
-
-
-def _calibrate(chosen: Settings, arguments: dict[str, Any]) -> int:
-    return calibration.run(chosen, _stored(chosen, arguments["model"]), arguments)
+def _run_on_a_model(command: _OnAModel, chosen: Settings, arguments: dict[str, Any]) -> int:
+    return command.run(chosen, _stored(chosen, arguments["model"]), arguments)
 
 
 # --- train-digits

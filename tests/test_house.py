@@ -21,13 +21,10 @@ FILES = sorted((ROOT / "service").rglob("*.py"))
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "console": set(),
+    "arguments": set(),
     "telemetry": set(),
     "inspection": set(),
     "inspection.listing": {"inspection", "console"},
-    "inspection.command": {
-        *("inspection", "engine.layers", "engine.loading", "plan.device"),
-        *("store.model_store", "settings", "console", "errors"),
-    },
     "store": {"errors"},
     "network": {"store", "errors"},
     "graph": {"network", "errors"},
@@ -123,12 +120,22 @@ ARROWS: dict[str, set[str]] = {
     "diagnosis": {"inspection", "inputs", "store.manifest"},
     "evaluation": {
         *("engine.golden", "engine.loading", "engine.stopwatch", "engine.unfolded", "plan", "graph"),
-        *("inputs", "store", "settings", "console", "errors"),
+        *("inputs", "store", "settings", "arguments", "console", "errors"),
     },
     "calibration": {
         *("engine.stopwatch", "engine.unfolded", "engine.watching", "evaluation.batches"),
         *("evaluation.pictures", "plan", "graph", "network", "inspection", "store", "settings"),
-        *("console", "errors"),
+        *("arguments", "console", "errors"),
+    },
+    "doctor": {
+        *("calibration.gallery", "calibration.observed", "diagnosis", "evaluation.batches"),
+        *("evaluation.pictures", "inputs", "plan.device", "store", "settings", "arguments", "console"),
+        "errors",
+    },
+    # The norms, in a terminal
+    "layers": {
+        *("inspection", "engine.layers", "engine.loading", "plan.device", "store.model_store"),
+        *("settings", "arguments", "console", "errors"),
     },
     "engine.selection": {"store.model_store", "settings", "errors"},
     "engine.repertoire": {"engine.card", "engine.loading", "plan.plan", "store.model_store"},
@@ -202,6 +209,9 @@ ARROWS: dict[str, set[str]] = {
             "importing",
             "evaluation.command",
             "calibration.command",
+            "doctor.command",
+            "layers.command",
+            "arguments",
             "console",
             "network",
             "graph",
@@ -213,7 +223,7 @@ ARROWS: dict[str, set[str]] = {
 MAY_IMPORT_TORCH = (
     *("plan", "graph", "network", "store.weights", "store.payloads", "engine.engine", "engine.golden"),
     *("engine.layers", "engine.loading", "engine.turnover", "engine.unfolded", "engine.watching"),
-    *("importing", "evaluation", "calibration"),
+    *("importing", "evaluation", "calibration", "doctor"),
 )
 WITHOUT_TORCH = (
     *(
@@ -233,7 +243,7 @@ WITHOUT_TORCH = (
     *("engine.repertoire", "engine.selection"),
     *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),
     *("evaluation.command", "evaluation.pictures", "evaluation.batches", "console"),
-    *("calibration.command", "calibration.gallery"),
+    *("calibration.command", "calibration.gallery", "doctor.command", "layers.command", "arguments"),
     *("store.manifest", "store.model_store", "store.program", "store.golden"),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,14 +10,11 @@ import numpy as np
 import torch
 
 from service.calibration import gallery
-from service.engine import unfolded, watching
-from service.engine.stopwatch import Stopwatch
+from service.calibration.observed import ROWS_AT_ONCE, Observed
 from service.errors import InvalidConfiguration
 from service.evaluation.batches import Batches
 from service.graph.precision import compute
-from service.graph.written_norms import written_norms
 from service.inspection.baseline import FEWEST_ROWS, Baseline, Rows
-from service.network.adopt import norms
 from service.plan.preprocessing import Preprocessing
 from service.store import baseline as baselines
 
@@ -27,13 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from service.evaluation.batches import Unreadable
-    from service.graph.capture import CapturedGraph
     from service.inspection.watched import Watched
-    from service.plan.observation import Observation
     from service.settings import Settings
     from service.store.model_store import StoredModel
-
-_ROWS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -62,15 +54,10 @@ def calibrate(
     `InvalidConfiguration` where too few images can be read, and `StoreError` where nothing can be written.
     """
     found = gallery.of(folder)
-    source = unfolded.read(stored, Stopwatch())
-    captured = source.reference.captured
-    called = norms(source.network)
-    called |= written_norms(captured, called)
-    observation, watched = watching.observed(stored, captured, called, device, "all")
-    if observation is None:
-        raise InvalidConfiguration(f"{stored} has no norm whose input could be looked at")
-    batches = Batches(stored.manifest.input, _ROWS_AT_ONCE, settings.max_body_bytes, settings.max_pixels)
-    seen = _Seen(stored, captured, observation)
+    observed = Observed.of(stored, device)
+    watched = observed.watched
+    batches = Batches(stored.manifest.input, ROWS_AT_ONCE, settings.max_body_bytes, settings.max_pixels)
+    seen = _Seen(stored, observed)
     for batch in batches.of(found):
         seen.take(batch.pixels)
         progress(len(seen) + seen.copies + len(batches.unreadable), len(found))
@@ -91,9 +78,8 @@ def _baseline(seen: _Seen, watched: Watched, folder: Path) -> Baseline:
 class _Seen:
     """What the norms saw of the images so far, and what the network answered."""
 
-    def __init__(self, stored: StoredModel, captured: CapturedGraph, observation: Observation) -> None:
-        self._captured = captured
-        self._observation = observation
+    def __init__(self, stored: StoredModel, observed: Observed) -> None:
+        self._observed = observed
         self._preprocessing = Preprocessing(stored.manifest.input.mean, stored.manifest.input.std)
         # The mutable state: a part of each batch, and the digests of rows.
         self.copies = 0
@@ -110,10 +96,7 @@ class _Seen:
         self.copies += len(pixels) - len(fresh)
         if not len(fresh):
             return
-        self._observation.begin(fresh)
-        self._observation.run(math.inf)
-        mean, var = self._observation.finished()
-        self._parts.append(Rows(mean, var, self._answers(fresh)))
+        self._parts.append(Rows(*self._observed.seen(fresh), self._answers(fresh)))
 
     def rows(self) -> Rows:
         """All of them."""
@@ -129,7 +112,7 @@ class _Seen:
     @torch.inference_mode()
     def _answers(self, pixels: np.ndarray) -> np.ndarray:
         inputs = self._preprocessing.normalised(torch.from_numpy(pixels))
-        answers = compute(self._captured.module, inputs, torch.float32)
+        answers = compute(self._observed.captured.module, inputs, torch.float32)
         if answers.dim() != 2:
             return np.zeros(len(pixels), int)
         self.classes = answers.shape[1]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import Progress
-
-from service.console import err, out, plain, print_json
+from service.arguments import IMAGE_SETTINGS, add_images
+from service.console import out, print_json, print_not_read, progress
 
 if TYPE_CHECKING:
     import argparse
@@ -16,26 +15,17 @@ if TYPE_CHECKING:
     from service.settings import Settings
     from service.store.model_store import StoredModel
 
-SETTINGS = (
-    *("model_store", "baselines", "device", "threads", "max_pixels", "max_body_mb", "drift_threshold"),
-)
+SETTINGS = (*IMAGE_SETTINGS, "baselines", "drift_threshold")
 SUMMARY = "Record what a model's norms see of accepted images, as the baseline for drift."
 
-_NAMED_AT_MOST = 20
 _WINDOW = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command beside its settings."""
-    parser.add_argument("model", help="a model of the store, NAME or NAME/VERSION")
-    parser.add_argument(
-        "--images",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="a folder of JPEGs and PNGs as they come in live, in folders or not; some hundreds are good",
+    add_images(
+        parser, "a folder of JPEGs and PNGs as they come in live, in folders or not; some hundreds are good"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(chosen: Settings, stored: StoredModel, arguments: dict[str, Any]) -> int:
@@ -53,10 +43,7 @@ def run(chosen: Settings, stored: StoredModel, arguments: dict[str, Any]) -> int
     )
     if done.copies:
         out.print(f"{done.copies} images were copies of others and did not count.")
-    for unreadable in done.unreadable[:_NAMED_AT_MOST]:
-        out.print(f"Not read: {plain(unreadable.image)}: {plain(unreadable.reason)}", soft_wrap=True)
-    if len(done.unreadable) > _NAMED_AT_MOST:
-        out.print(f"Nor were {len(done.unreadable) - _NAMED_AT_MOST} more; --json names them all.")
+    print_not_read([(each.image, each.reason) for each in done.unreadable])
     return 0
 
 
@@ -66,16 +53,8 @@ def _calibrated(chosen: Settings, stored: StoredModel, images: Path) -> Calibrat
 
     device.set_threads(chosen.threads)
     apart = Path(chosen.baselines) if chosen.baselines else None
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task(f"looking at images for {stored}", total=None)
-        return calibrate(
-            stored,
-            images,
-            device.choose(chosen.device),
-            chosen,
-            apart,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress(f"looking at images for {stored}") as told:
+        return calibrate(stored, images, device.choose(chosen.device), chosen, apart, told)
 
 
 def _as_dict(stored: StoredModel, done: Calibrated, floor: float) -> dict[str, Any]:

@@ -68,6 +68,8 @@ class Examiner:
         `busy_s`: rows wait for answers, and the batch before this took so long. Then there is a piece only
         now and then, as long as a tenth of that batch.
         """
+        if self._row is None and not self._queue.has("moments"):
+            return False
         started = time.monotonic()
         if busy_s and not self._budget.has_some(started):
             return False

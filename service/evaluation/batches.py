@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -23,6 +23,12 @@ class Unreadable:
 
     image: str
     reason: str
+
+    @classmethod
+    def of(cls, picture: Picture, error: InvalidInput | OSError) -> Self:
+        """What reading or decoding it raised."""
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return cls(picture.name, reason)
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,19 @@ class Batches:
         read: list[Picture] = []
         for picture in pictures:
             try:
-                decode_image(self._content(picture), self.spec, self.max_pixels, pixels[len(read)])
+                decode_image(
+                    content_of(picture, self.max_bytes), self.spec, self.max_pixels, pixels[len(read)]
+                )
                 read.append(picture)
             except (InvalidInput, OSError) as error:
-                reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-                self.unreadable.append(Unreadable(picture.name, reason))
+                self.unreadable.append(Unreadable.of(picture, error))
         return Batch(tuple(read), pixels[: len(read)])
 
-    def _content(self, picture: Picture) -> bytes:
-        if not picture.path.is_file():
-            raise InvalidInput("it is not a regular file")
-        if picture.path.stat().st_size > self.max_bytes:
-            raise InvalidInput(f"it is larger than {self.max_bytes} bytes, the limit of a request")
-        return picture.path.read_bytes()
+
+def content_of(picture: Picture, max_bytes: int) -> bytes:
+    """The file, as a request would send it; raises `InvalidInput` or `OSError`."""
+    if not picture.path.is_file():
+        raise InvalidInput("it is not a regular file")
+    if picture.path.stat().st_size > max_bytes:
+        raise InvalidInput(f"it is larger than {max_bytes} bytes, the limit of a request")
+    return picture.path.read_bytes()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import Progress
 from rich.table import Table
 
-from service.console import err, out, plain, print_json
+from service.arguments import IMAGE_SETTINGS, add_images
+from service.console import out, plain, print_json, print_not_read, progress
 from service.errors import FoldserveError
 
 if TYPE_CHECKING:
@@ -20,23 +19,13 @@ if TYPE_CHECKING:
     from service.store.golden import Golden
     from service.store.model_store import StoredModel
 
-SETTINGS = ("model_store", "device", "precision", "threads", "max_pixels", "max_body_mb")
+SETTINGS = (*IMAGE_SETTINGS, "precision")
 SUMMARY = "Measure accuracy and agreement on images of your own, and keep some as golden inputs."
-
-_NAMED_AT_MOST = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command beside its settings."""
-    parser.add_argument("model", help="a model of the store, NAME or NAME/VERSION")
-    parser.add_argument(
-        "--images",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="one folder of JPEGs and PNGs for each class, named for a label or its index",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_images(parser, "one folder of JPEGs and PNGs for each class, named for a label or its index")
     parser.add_argument(
         "--golden",
         action=argparse.BooleanOptionalAction,
@@ -70,8 +59,7 @@ def _evaluated(chosen: Settings, stored: StoredModel, arguments: dict[str, Any])
 
     device.set_threads(chosen.threads)
     manifest = stored.manifest.serving.precision
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task(f"evaluating {stored}", total=None)
+    with progress(f"evaluating {stored}") as told:
         return evaluate(
             stored,
             arguments["images"],
@@ -80,7 +68,7 @@ def _evaluated(chosen: Settings, stored: StoredModel, arguments: dict[str, Any])
             threads=chosen.threads,
             limits=Limits(chosen.max_body_bytes, chosen.max_pixels),
             keep_golden=arguments["golden"],
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=told,
         )
 
 
@@ -107,11 +95,7 @@ def _print(evaluation: Evaluation, labels: Sequence[str] | None) -> None:
     _print_claims(evaluation)
     for folder in evaluation.empty:
         out.print(f"The folder {plain(repr(folder))} is empty.")
-    found = evaluation.unreadable
-    for unreadable in found[:_NAMED_AT_MOST]:
-        out.print(f"Not read: {plain(unreadable.image)}: {plain(unreadable.reason)}", soft_wrap=True)
-    if len(found) > _NAMED_AT_MOST:
-        out.print(f"Nor were {len(found) - _NAMED_AT_MOST} more; --json names them all.")
+    print_not_read([(each.image, each.reason) for each in evaluation.unreadable])
 
 
 def _print_networks(evaluation: Evaluation) -> None:

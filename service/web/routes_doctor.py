@@ -1,4 +1,4 @@
-"""The doctor: whether images reach the network as they did in training, or which preprocessing fits better."""
+"""The doctor: whether images reach the network as they did in training, or what would fit better."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ async def _seen(
 
 
 async def _images(parts: Parts, rows: Rows, interest: Interest) -> list[bytes]:
-    """The images as they were sent; decoded once, so that a broken one is named before the others are used."""
-    await bodies.fill(rows, np.empty(rows.shape, rows.dtype), parts.decoders, interest.check)
-    images = rows.encoded()
+    """The images as they were sent; decoded once, so that a broken one is named before all are used."""
+    images: list[bytes] | None = await _on_a_thread(parts, partial(rows.encoded))
     if images is None:
         raise InvalidInput("the doctor looks at images: nobody knows how numbers were preprocessed")
+    await bodies.fill(rows, np.empty(rows.shape, rows.dtype), parts.decoders, interest.check)
     return images
 
 

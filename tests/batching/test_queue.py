@@ -148,10 +148,11 @@ def test_moments_are_handed_out_only_when_they_are_asked_for_and_a_row_at_a_time
     queue = a_queue(asked, predicted)
     assert queue.next(NOW).run == (Part(predicted, 0, 2),)
     assert queue.next(NOW) == Decision()
-    assert queue.waiting_rows == 2
+    assert (queue.has("answers"), queue.has("moments"), queue.waiting_rows) == (False, True, 2)
     assert queue.next(NOW, "moments").run == (Part(asked, 0, 1),)
     assert queue.next(NOW, "moments").run == (Part(asked, 1, 2),)
     assert queue.next(NOW, "moments") == Decision()
+    assert not queue.has("moments")
     assert repr(queue) == "<Queue open, 0 jobs, 0 rows waiting>"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,7 @@ from service.engine.stopwatch import Stopwatch
 from service.store.model_store import ModelStore
 from tests.evaluation.folders import held_out_digits
 
-from .digits import OCTETS, Digits, encoded
+from .digits import MULTIPART, OCTETS, Digits, b64_json, encoded, multipart
 from .server import STORE, Server, Service, until
 
 if TYPE_CHECKING:
@@ -166,8 +164,7 @@ def test_however_a_sample_is_sent_it_scores_the_same(service: Service, digits: D
     found = sample(service, encoded(pixels)).json()
     assert sample(service, pixels.tobytes(), OCTETS, dtype="uint8").json() == found
     assert sample(service, encoded(pixels), more="/versions/1").json() == found
-    body = json.dumps({"inputs": [{"b64": base64.b64encode(encoded(pixels)).decode()}]})
-    assert sample(service, body.encode(), "application/json").json() == found
+    assert sample(service, b64_json([encoded(pixels)]), "application/json").json() == found
 
 
 def test_with_a_baseline_a_sample_stands_beside_what_is_typical(watched: Server, digits: Digits) -> None:
@@ -241,6 +238,81 @@ def test_predictions_are_the_same_while_samples_are_asked_for(service: Service, 
     assert all(answer.json() == score for answer in found)
 
 
+# The doctor
+
+
+def diagnosis(service: Service, images: np.ndarray, more: str = "") -> dict[str, Any]:
+    """What the doctor says of these pixels, sent as a form."""
+    answer = service.http.post(
+        f"/v1/models/digits{more}/doctor",
+        content=multipart(list(map(encoded, images))),
+        headers={"Content-Type": MULTIPART},
+    )
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_the_doctor_finds_what_was_planted_and_nothing_else(service: Service, digits: Digits) -> None:
+    pixels = digits.pixels[:16]
+    clean, negative = diagnosis(service, pixels), diagnosis(service, 255 - pixels)
+    assert (clean["images"], clean["verdict"], clean["fault"], clean["likely"]) == (16, "fits", None, None)
+    assert (negative["verdict"], negative["fault"], negative["likely"]) == ("fault", "inversion", "inverted")
+    assert negative["fix"]
+    scores = [variant["score"] for variant in negative["variants"]]
+    assert scores == sorted(scores)
+    fitting, configured = (
+        next(one["score"] for one in found["variants"] if one["name"] == name)
+        for found, name in ((negative, "inverted"), (clean, "as configured"))
+    )
+    assert fitting == pytest.approx(configured, rel=1e-3), "a negative's negative is the image"
+
+
+def test_the_doctor_takes_images_in_any_form_and_of_one_version(service: Service, digits: Digits) -> None:
+    pixels = digits.pixels[:4]
+    found = diagnosis(service, pixels, "/versions/1")
+    answer = service.http.post(
+        "/v1/models/digits/doctor",
+        content=b64_json(list(map(encoded, pixels))),
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.json() == found
+    one = service.http.post(
+        "/v1/models/digits/doctor", content=encoded(pixels[0]), headers={"Content-Type": "image/png"}
+    )
+    assert (one.status_code, one.json()["images"], one.json()["verdict"]) == (200, 1, "unclear")
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "status", "slug"),
+    [
+        (bytes(256), OCTETS, 400, "invalid-input"),
+        (b'{"inputs": [[[0]]]}', "application/json", 400, "invalid-input"),
+        (multipart([b"no image"]), MULTIPART, 400, "invalid-image"),
+        (multipart([encoded(np.zeros((1, 8, 8), np.uint8))] * 17), MULTIPART, 413, "too-large"),
+        (b"", "image/png", 400, "invalid-input"),
+    ],
+    ids=["numbers", "numbers as JSON", "no image", "many", "nothing"],
+)
+def test_what_the_doctor_cannot_use_is_a_problem(
+    service: Service, content: bytes, media_type: str, status: int, slug: str
+) -> None:
+    answer = service.http.post(
+        "/v1/models/digits/doctor", content=content, headers={"Content-Type": media_type}
+    )
+    assert (answer.status_code, answer.json()["type"]) == (status, slug)
+
+
+def test_a_doctor_whose_time_is_over_says_so(service: Service, digits: Digits) -> None:
+    answer = service.http.post(
+        "/v1/models/digits/doctor",
+        content=multipart([encoded(one) for one in digits.pixels[:16]]),
+        headers={"Content-Type": MULTIPART},
+        params={"timeout_ms": "1"},
+    )
+    assert (answer.status_code, answer.json()["type"]) == (504, "deadline-passed")
+
+
 def test_the_service_says_what_memory_that_takes(watched: Server) -> None:
     memory = watched.get("/v1/models/digits").json()["memory"]
     assert 0 < memory["drift"] <= memory["weights"]
@@ -261,6 +333,12 @@ def test_where_it_is_off_the_service_says_so(digits: Digits) -> None:
         refused = sample(server, encoded(digits.pixels[0]))
         assert (refused.status_code, refused.json()["type"]) == (409, "not-watched")
         assert server.get("/v1/models/digits/drift/bn1").status_code == 409
+        image = server.http.post(
+            "/v1/models/digits/doctor",
+            content=encoded(digits.pixels[0]),
+            headers={"Content-Type": "image/png"},
+        )
+        assert (image.status_code, image.json()["type"]) == (409, "not-watched")
         assert "drift" not in server.get("/v1/models/digits").json()["memory"]
         assert server.metric("foldserve_drift_state", "digits", "off", "1") == 1
         assert not any(name == "foldserve_drift_score" for name, *_ in server.metrics())

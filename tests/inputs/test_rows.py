@@ -13,6 +13,7 @@ from PIL import Image
 
 from service.errors import InputTooLarge, InvalidImage
 from service.inputs import images
+from service.inputs.arrays import rows_from_array
 from service.inputs.documents import rows_from_json
 from service.inputs.images import rows_from_image, rows_from_images
 from service.inputs.tensors import rows_from_npy, rows_from_octets
@@ -180,3 +181,21 @@ def test_tensors_are_quick_up_to_640_kib_and_less_in_fortran_order() -> None:
         assert rows_from_npy([npy(rows)], spec, 99).is_quick is is_quick
     assert not rows_from_npy([npy(np.asfortranarray(small))], spec, 99).is_quick
     assert rows_from_npy([npy(np.asfortranarray(small[:2]))], spec, 99).is_quick
+
+
+def test_images_can_be_had_as_they_were_sent_and_numbers_cannot() -> None:
+    sent = [png(row) for row in PIXELS]
+    document = json.dumps({"inputs": [{"b64": b64encode(image).decode()} for image in sent]}).encode()
+    assert rows_from_image(sent[0], SPEC, 1000).encoded() == sent[:1]
+    assert rows_from_images(sent, SPEC, 9, 1000).encoded() == sent
+    assert rows_from_json(document, "uint8", SPEC, 9, 1000).encoded() == sent
+    assert rows_from_npy([npy(PIXELS)], SPEC, 9).encoded() is None
+    assert rows_from_octets([PIXELS.tobytes()], "uint8", SPEC, 9).encoded() is None
+
+
+@pytest.mark.parametrize("array", [PIXELS, FLOATS], ids=["pixels", "network inputs"])
+def test_rows_of_an_array_are_those(array: np.ndarray) -> None:
+    rows = rows_from_array(array)
+    assert (rows.shape, rows.dtype, rows.count) == (array.shape, array.dtype.name, 2)
+    np.testing.assert_array_equal(written(rows), array)
+    assert rows.encoded() is None

@@ -6,6 +6,7 @@ import argparse
 import difflib
 from typing import TYPE_CHECKING, Any
 
+from service.arguments import add_json, add_model
 from service.console import err, out, plain, print_json
 from service.errors import InvalidConfiguration, ModelRefused, UnknownLayer
 from service.inspection import spreadsheet
@@ -41,11 +42,11 @@ _NAMED_AT_MOST = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command beside its settings."""
-    parser.add_argument("model", help="a model of the store, NAME or NAME/VERSION")
+    add_model(parser)
     parser.add_argument("--layer", metavar="NAME", help="show all that is known of one norm")
     parser.add_argument("--channel", type=_channel, metavar="N", help="of that norm, in numbers (default: 0)")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON")
+    add_json(form)
     form.add_argument(
         "--csv", action="store_true", help="print CSV: one line per norm, or per channel of one"
     )
