@@ -11,11 +11,11 @@ import shutil
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import httpx
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import Page, expect, sync_playwright
 
 from service.network.training import digits_split
@@ -23,12 +23,16 @@ from service.network.training import digits_split
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from playwright.sync_api import FilePayload, FloatRect
+
 ROOT = Path(__file__).parents[1]
-DIGIT = ROOT / "tests" / "digits" / "3_45.png"
+DIGITS = ROOT / "tests" / "digits"
+WIDE = 1280
+AIR = 20  # pixels around a panel
 CLIENTS = 5  # addresses of this machine: one client's rows fill a quarter of a window at most
 SECONDS = 24  # of traffic, so that the live panel has something to show
 PATIENCE_S = 300
-COLOURS = 128  # of a picture, so that it is small
+COLOURS = 256  # of a picture, so that it is small
 PANELS = {
     "models": "#models",
     "try": "#try",
@@ -57,33 +61,54 @@ def clients(address: str) -> Iterator[httpx.Client]:
         yield from opened
 
 
-def fill(page: Page, address: str, scheme: str) -> None:
-    """Open a norm, try an image, check the preprocessing and wait for what live rows come to."""
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+def digits(*, is_negative: bool) -> list[FilePayload]:
+    """Sixteen digits as files, as they are or as nobody trained on them."""
+    found: list[FilePayload] = []
+    for path in sorted(DIGITS.glob("*.png"))[::2][:16]:
+        file, image = io.BytesIO(), Image.open(path)
+        (ImageOps.invert(image) if is_negative else image).save(file, "PNG")
+        found.append({"name": path.name, "mimeType": "image/png", "buffer": file.getvalue()})
+    return found
+
+
+def fill(page: Page, address: str, scheme: Literal["light", "dark"], images: list[FilePayload]) -> None:
+    """Open a norm, try images, and wait for what the doctor and live rows come to, and for some traffic."""
+    page.emulate_media(color_scheme=scheme)
     page.goto("about:blank")
-    page.goto(f"{address}/#/digits/1/bn2/21")
-    page.get_by_label("Choose an image").set_input_files(DIGIT)
-    page.get_by_role("button", name="Check preprocessing").click()
+    page.goto(f"{address}/#/digits/1/bn1/16")
+    page.get_by_label("Choose an image").set_input_files(images)
     expect(page.locator("#diagnosis table")).to_be_visible()
     expect(page.get_by_role("region", name="Live rows at this norm")).to_be_visible()
+    page.wait_for_timeout(1000 * SECONDS)
 
 
 def write(name: str, picture: bytes) -> None:
     """Write a picture to docs/, with few colours."""
-    few = Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    whole = Image.open(io.BytesIO(picture)).convert("RGB")
+    few = whole.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(ROOT / "docs" / f"page-{name}.png", optimize=True)
+
+
+def around(page: Page, selector: str) -> FloatRect:
+    """Where an element is on the page, and a little of the ground around it."""
+    at = page.locator(selector).evaluate(
+        "element => { const {x, y, width, height} = element.getBoundingClientRect();"
+        " return [x + scrollX, y + scrollY, width, height]; }"
+    )
+    x, y, width, height = at
+    return {"x": x - AIR, "y": y - AIR, "width": width + 2 * AIR, "height": height + 2 * AIR}
 
 
 def take(page: Page, address: str) -> None:
     page.set_default_timeout(1000 * PATIENCE_S)
     expect.set_options(timeout=1000 * PATIENCE_S)
-    fill(page, address, "light")
-    page.wait_for_timeout(1000 * SECONDS)
+    fill(page, address, "light", digits(is_negative=True))
     for name, selector in PANELS.items():
-        write(name, page.locator(selector).screenshot())
-    write("light", page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": 1280, "height": 1560}))
-    fill(page, address, "dark")
-    page.wait_for_timeout(1000 * SECONDS)
+        write(name, page.screenshot(full_page=True, clip=around(page, selector)))
+    bottom = page.locator("#strip").evaluate("strip => strip.getBoundingClientRect().bottom + scrollY")
+    clip: FloatRect = {"x": 0, "y": 0, "width": WIDE, "height": bottom + 24}
+    write("light", page.screenshot(full_page=True, clip=clip))
+    fill(page, address, "dark", digits(is_negative=False))
     write("dark", page.screenshot(full_page=True))
     page.set_viewport_size({"width": 360, "height": 740})
     write("narrow", page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": 360, "height": 1900}))
@@ -98,7 +123,7 @@ def main(address: str) -> None:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox"]
             )
-            take(browser.new_page(viewport={"width": 1280, "height": 900}), address)
+            take(browser.new_page(viewport={"width": WIDE, "height": 900}), address)
             browser.close()
     finally:
         ended.set()
