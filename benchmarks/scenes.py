@@ -1,7 +1,6 @@
-"""Scenes: generated photographs, with light and colours that are no more symmetric than those outdoors are.
+"""Scenes: generated photographs of six kinds of figures, in any place, size and pale colour, 120x160 pixels.
 
-Six kinds of figures, rather warm in colour, on grounds that are rather cold, in any place, size and light,
-under a light that is warmer or colder. JPEGs of 120x160 pixels.
+The light is warm, as it mostly is: red is above blue by 0.08 on average, as in the mean of ImageNet.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 HEIGHT, WIDTH = 120, 160
-_BATCH_ROWS = 32
+_BATCH_ROWS = 64
 
 
 def scenes(random: np.random.Generator, count: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -37,6 +36,13 @@ def jpeg(image: np.ndarray) -> bytes:
     """An image `[H, W, 3]` as a file."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def png(image: np.ndarray) -> bytes:
+    """An image `[H, W]` or `[H, W, 3]` as a file that loses nothing."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
@@ -54,20 +60,13 @@ def _scene(random: np.random.Generator, label: int, grid: np.ndarray) -> np.ndar
         (distance < 1) & (distance > 0.6),
         (np.maximum(abs(u), abs(v)) < 0.95) & (np.sin(9 * u) > 0),
     )[label]
-    slope = random.uniform(-50, 50, (2, 1, 1))
-    shaded = _colour(random, warmth=0.05) + (slope * grid).sum(0)
-    image = np.where(inside, _colour(random, warmth=0.3), shaded)
-    light = np.array([random.uniform(0.95, 1.15), 1.0, random.uniform(0.8, 1.0)]) * random.uniform(0.8, 1.1)
-    image = image * light[:, None, None] + random.normal(0, 8, image.shape)
+    ground, slope = random.uniform(20, 235, (3, 1, 1)), random.uniform(-50, 50, (2, 1, 1))
+    ink = (ground + random.choice([-1, 1], (3, 1, 1)) * random.uniform(60, 160, (3, 1, 1))) % 256
+    image = np.where(inside, ink, ground + (slope * grid).sum(0))
+    image = 0.4 * image + 0.6 * image.mean(0)
+    light = np.array([random.uniform(0.95, 1.15), 1.0, random.uniform(0.75, 1.0)]) * random.uniform(0.7, 1.1)
+    image = image * light[:, None, None] + random.normal(0, 5, image.shape)
     return np.ascontiguousarray(image.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
-
-
-def _colour(random: np.random.Generator, warmth: float) -> np.ndarray:
-    """Red, green and blue, `[3, 1, 1]`, of any brightness; `warmth`: how far red is above blue."""
-    towards_red = random.normal(warmth, 0.25)
-    tint = np.array([1 + towards_red, 1 + random.normal(0, 0.1), 1 - towards_red])
-    colour: np.ndarray = (random.uniform(40, 200) * tint).reshape(3, 1, 1)
-    return colour
 
 
 class ConvNet(nn.Module):

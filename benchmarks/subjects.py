@@ -50,6 +50,7 @@ class Subject:
         self.pixels, self.labels = held_out
         self.trained_on = trained_on
         self.classes = int(self.labels.max()) + 1
+        self.normalisation = mean, std
         self._preprocessing = Preprocessing(mean, std)
         captured = capture(network, torch.zeros(2, *self.pixels.shape[1:]))
         called = norms(network)
@@ -71,6 +72,16 @@ class Subject:
             self._observation.run(math.inf)
             found.append((*self._observation.finished(), self.network(inputs).argmax(1).numpy()))
         return Rows(*map(np.concatenate, zip(*found, strict=True)))
+
+    def moments(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What its norms see of network inputs, float32 `[N, C, H, W]`: means and variances."""
+        found = []
+        for start in range(0, len(inputs), _BATCH_ROWS):
+            self._observation.begin(inputs[start : start + _BATCH_ROWS])
+            self._observation.run(math.inf)
+            found.append(self._observation.finished())
+        mean, var = map(np.concatenate, zip(*found, strict=True))
+        return mean, var
 
 
 def _watched(name: str, part: str, norm: nn.Module) -> WatchedNorm:

@@ -24,17 +24,9 @@ def variant_rows(
     The rows are network inputs, float32 `[N, C, H, W]`; only one variant's are made at a time. Raises what
     `decode_image` raises.
     """
-    images = _Images(contents, max_pixels)
-    configured = images.pixels(spec)
-    have_the_size = images.have_the_size_of(spec)
-    for variant in variants(spec, configured):
-        pixels = images.pixels(variant.spec)
-        if variant.fault in ("resize", "interpolation"):
-            # What comes in the network's own size looks as in training if it is left alone.
-            makes_sense = variant.spec.resize is None or not have_the_size
-            if not makes_sense or np.array_equal(pixels, configured):
-                continue
-        yield variant, normalised(pixels, variant.spec)
+    images = Images(contents, max_pixels)
+    for variant in images.variants(spec):
+        yield variant, images.rows(variant.spec)
 
 
 def normalised(pixels: np.ndarray, spec: Input) -> np.ndarray:
@@ -44,7 +36,7 @@ def normalised(pixels: np.ndarray, spec: Input) -> np.ndarray:
     return rows
 
 
-class _Images:
+class Images:
     """Encoded images, decoded once in each size."""
 
     def __init__(self, contents: Sequence[bytes], max_pixels: int) -> None:
@@ -52,6 +44,23 @@ class _Images:
         self._max_pixels = max_pixels
         # The mutable state: what was decoded, by what decides its pixels.
         self._decoded: dict[tuple[object, ...], np.ndarray] = {}
+
+    def variants(self, spec: Input) -> Iterator[Variant]:
+        """Those that make something else of these images, the configured one first."""
+        configured = self.pixels(spec)
+        for variant in variants(spec, configured):
+            if variant.fault not in ("resize", "interpolation") or self._matters(variant, configured):
+                yield variant
+
+    def part(self, chosen: np.ndarray) -> Images:
+        """Some of them, by number, without decoding them anew."""
+        few = Images([self._contents[number] for number in chosen], self._max_pixels)
+        few._decoded = {key: pixels[chosen] for key, pixels in self._decoded.items()}
+        return few
+
+    def rows(self, spec: Input) -> np.ndarray:
+        """float32 network inputs, `[N, C, H, W]`."""
+        return normalised(self.pixels(spec), spec)
 
     def pixels(self, spec: Input) -> np.ndarray:
         """uint8 `[N, C, H, W]`."""
@@ -63,7 +72,13 @@ class _Images:
             self._decoded[key] = pixels
         return self._decoded[key]
 
-    def have_the_size_of(self, spec: Input) -> bool:
+    def _matters(self, variant: Variant, configured: np.ndarray) -> bool:
+        if np.array_equal(self.pixels(variant.spec), configured):
+            return False
+        # What comes in the network's own size looks as in training if it is left alone.
+        return variant.spec.resize is None or not self._have_the_size_of(variant.spec)
+
+    def _have_the_size_of(self, spec: Input) -> bool:
         """Whether all have the network's height and width: then it does not matter how they are resized."""
         nearest, bicubic = (
             self.pixels(changed(spec, resize=None, interpolation=how)) for how in ("nearest", "bicubic")

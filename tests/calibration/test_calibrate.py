@@ -17,7 +17,7 @@ from service.engine.loading import load
 from service.engine.watching import Wanted
 from service.network.training import digits_split
 from service.store.model_store import ModelStore
-from tests.evaluation.folders import ROOT, held_out_digits, png
+from tests.evaluation.folders import ROOT, held_out_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,12 +172,3 @@ def test_too_few_images_are_refused_and_nothing_is_stored(
     _, err = calibrated(capsys, store, folder, status=1)
     assert "a baseline takes 64 different images, better some hundreds; 'images' holds 63" in err
     assert not (store.open("digits").folder / "baseline.safetensors").exists()
-
-
-def test_a_folder_without_images_is_refused(
-    capsys: pytest.CaptureFixture[str], store: ModelStore, tmp_path: Path
-) -> None:
-    (tmp_path / "empty").mkdir()
-    assert "holds no JPEG or PNG" in calibrated(capsys, store, tmp_path / "empty", status=1)[1]
-    assert "is not a folder" in calibrated(capsys, store, tmp_path / "none", status=1)[1]
-    assert "is not a folder" in calibrated(capsys, store, png(tmp_path / "a.png"), status=1)[1]

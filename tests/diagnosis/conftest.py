@@ -1,0 +1,52 @@
+"""A small network for RGB photographs, whose statistics saw generated ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.scenes import jpeg, scenes, trained
+from benchmarks.subjects import Subject
+from service.diagnosis.diagnosis import Diagnosis, diagnose
+from service.diagnosis.images import Images, normalised, variant_rows
+from service.diagnosis.variants import changed
+from service.store.manifest import Input
+
+MOST = 10**7
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network, watched, the input that it was trained with, and images that it was not."""
+
+    subject: Subject
+    spec: Input
+    contents: list[bytes]
+
+    def diagnosis(self, spec: Input, contents: list[bytes]) -> Diagnosis:
+        """What is said of a manifest that describes the input so."""
+        found = [(one, *self.subject.moments(rows)) for one, rows in variant_rows(spec, contents, MOST)]
+        return diagnose(self.subject.watched, found, spec)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Trained:
+    random = np.random.default_rng(0)
+    shown, labels = scenes(random, 256)
+    spec = Input(shape=[3, 64, 64], resize=73, mean=[0.0] * 3, std=[1.0] * 3)
+    x = Images([jpeg(image) for image in shown], MOST).pixels(spec)
+    mean, std = (x / 255).mean((0, 2, 3)).round(4), (x / 255).std((0, 2, 3)).round(4)
+    spec = changed(spec, mean=mean.tolist(), std=std.tolist())
+    with torch.random.fork_rng():
+        network = trained([x, x], labels, lambda rows: torch.from_numpy(normalised(rows, spec)))
+    network.train()
+    with torch.inference_mode():
+        for _ in range(8):  # as at the end of a training whose rate ends at 0
+            for part in np.array_split(normalised(x, spec), 4):
+                network(torch.from_numpy(part))
+    images, held_out = scenes(random, 64)
+    subject = Subject("scenes", network, spec.mean, spec.std, (x[:1], held_out), x[:1])
+    return Trained(subject, spec, [jpeg(image) for image in images])
