@@ -90,10 +90,9 @@ class Drift:
         self.report, self.last = self._bare("failed"), None
 
     def _fresh(self) -> Window:
-        baseline = self._baseline
-        return (
-            Window(self._watched, baseline.classes, baseline.texture) if baseline else Window(self._watched)
-        )
+        if self._baseline is None:
+            return Window(self._watched)
+        return Window(self._watched, self._baseline.classes, self._baseline.texture)
 
     def _bare(self, state: State) -> DriftReport:
         baseline = self._baseline
