@@ -22,11 +22,12 @@ OF_THE_IMAGE ?= $(patsubst %,tests/e2e/test_%.py,bad_input drain hangs infer ins
 export TORCH_INDEX IMAGE BASE
 
 VENV := .venv
+PINS := constraints.txt tests/architectures/requirements.txt
 BIN := $(VENV)/bin
 SERVES := $(VENV)/.installed-serve
 TESTS := $(VENV)/.installed-test
 
-.PHONY: help serve test drains reloads soak fuzz lint bench image clean FORCE
+.PHONY: help serve test drains reloads soak fuzz audit lint bench image clean FORCE
 
 help:
 	@echo 'make serve   serve the shipped digits model at 127.0.0.1:8000 (FOLDSERVE_* in the environment changes that)'
@@ -35,6 +36,7 @@ help:
 	@echo 'make reloads thirty reloads with 32 clients: none may see a failure, memory flat'
 	@echo 'make soak    ten minutes of mixed good and bad requests: every one answered, memory flat (SOAK_SECONDS=...)'
 	@echo 'make fuzz    two minutes for each decoder of foreign bytes; what breaks one is kept in its corpus (FUZZ_SECONDS=...)'
+	@echo 'make audit   ask OSV for advisories on every pinned version; fails where it does not answer'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the engine against other engines, for hours; one of the other scripts: BENCH=benchmarks/NAME.py'
 	@echo 'make image   build the container image: with docker where a daemon answers, else with buildah'
@@ -62,6 +64,7 @@ test: lint
 	@scripts/image
 	$(BIN)/python -m pytest -m 'image or not image' -n $(PROCESSES) $(IN_FILES) $(PYTEST_ARGS)
 	FOLDSERVE_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(OF_THE_IMAGE) -n $(PROCESSES) $(IN_FILES)
+	@$(BIN)/python scripts/audit.py $(PINS) || (( $$? == 2 ))
 	@echo 'make test: lint, types, the image and every test passed'
 
 drains: $(TESTS)
@@ -75,6 +78,9 @@ soak: $(TESTS)
 
 fuzz: $(TESTS)
 	FOLDSERVE_TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz -n $(PROCESSES) $(PYTEST_ARGS)
+
+audit: $(BIN)/python
+	$(BIN)/python scripts/audit.py $(PINS)
 
 lint: $(TESTS)
 	$(BIN)/ruff check .
