@@ -11,6 +11,9 @@ BENCH ?= benchmarks/engine.py
 PYTEST_ARGS ?=
 # Each takes up to 3 GiB and starts processes of its own.
 PROCESSES ?= $(shell (( $$(nproc) > 3 )) && echo 3 || echo 2)
+# In the order of their names, which begins with the longest (tests/architectures) and ends with short ones: xdist's
+# own order, by the number of tests, leaves one process with a long file of few tests at the end.
+IN_FILES := --dist loadfile --no-loadscope-reorder
 SOAK_SECONDS ?= 600
 # The end-to-end tests of what a container could change: processes, signals, memory, files, the network.
 # Not test_drain: in the namespaces that stand in for Docker a handshake may still end while the socket closes.
@@ -54,8 +57,8 @@ serve: $(SERVES)
 test: lint
 	@scripts/debian-packages browser image
 	@scripts/image
-	$(BIN)/python -m pytest -m 'image or not image' -n $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
-	FOLDSERVE_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(OF_THE_IMAGE) -n $(PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -m 'image or not image' -n $(PROCESSES) $(IN_FILES) $(PYTEST_ARGS)
+	FOLDSERVE_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(OF_THE_IMAGE) -n $(PROCESSES) $(IN_FILES)
 	@echo 'make test: lint, types, the image and every test passed'
 
 drains: $(TESTS)
