@@ -14,6 +14,12 @@ import httpx
 import pytest
 import torch
 
+from service.engine.loading import load
+from service.engine.selection import Selection
+from service.errors import FoldserveError
+from service.settings import Settings
+from service.store.model_store import ModelStore
+
 from .server import Process, Service, free_port, until
 from .stores import copied, with_manifest, with_tensors
 
@@ -104,6 +110,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a version in words": (lambda v: v.rename(v.with_name("one")), "digits/one is no version"),
 }
+STARTED = ("no manifest", "other digest", "NaN in a statistic")
+"""Those that a start is tried with: found by the store, by the reader of weights and by the network."""
 
 
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
@@ -163,11 +171,21 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[
         return ended(**given)
 
     with ThreadPoolExecutor(STARTS) as starts:
-        yield {name: starts.submit(start, name) for name in (*BROKEN, *SETTINGS)}
+        yield {name: starts.submit(start, name) for name in (*STARTED, *SETTINGS)}
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_store_is_named_precisely(ends: dict[str, Future[Ended]], name: str) -> None:
+def test_broken_store_is_named_precisely(tmp_path: Path, name: str) -> None:
+    """As the engine loads it; a start takes five seconds of a processor, and says the same sentence."""
+    BROKEN[name][0](copied(tmp_path))
+    with pytest.raises(FoldserveError) as refused:
+        for picked in Selection(ModelStore(tmp_path), Settings()).at_start():
+            load(picked.stored, torch.device("cpu"))
+    assert re.search(BROKEN[name][1], str(refused.value)), refused.value
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_broken_store_ends_a_start_with_that_sentence(ends: dict[str, Future[Ended]], name: str) -> None:
     assert_refused(ends[name].result(), BROKEN[name][1])
 
 
