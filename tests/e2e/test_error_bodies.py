@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from .digits import BOUNDARY, JSON, MULTIPART, OCTETS, encoded, multipart, npy
-from .infer import LENGTH, binary, body, tensor
+from .infer import LENGTH, binary, body, post, tensor
 from .server import NPY, ROOT
 from .test_bad_input import CASES as PREDICTIONS
 from .test_bad_input import sent
 from .test_infer_refusals import CASES as INFERENCES
-from .test_infer_refusals import post
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
