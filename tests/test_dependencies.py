@@ -91,8 +91,8 @@ def licences(name: str) -> set[str]:
     told: Any = importlib.metadata.metadata(name)  # a message, with all that messages can do
     classifiers = [each.rpartition(" :: ")[2] for each in told.get_all("Classifier") or ()]
     classified = {CLASSIFIED[each] for each in classifiers if each in CLASSIFIED}
-    expression = told.get("License-Expression") or ("" if classified else told.get("License", ""))
-    named = set(re.findall(r"[A-Za-z0-9.-]+", expression)) - {"AND", "OR", "WITH"}
+    expressions = told.get_all("License-Expression") or ([] if classified else told.get_all("License") or [])
+    named = set(re.findall(r"[A-Za-z0-9.-]+", " ".join(expressions))) - {"AND", "OR", "WITH"}
     return named or classified or {SAYS_NOTHING[name]}
 
 

@@ -66,7 +66,7 @@ SLASHES = [
 def test_an_address_has_one_form_and_nobody_is_sent_to_another(
     service: Service, method: str, path: str
 ) -> None:
-    answer = service.http.request(method, path, headers={"Host": "elsewhere.example"})
+    answer = service.http.request(method, path, headers={"Host": "elsewhere.localhost"})
     assert (answer.status_code, answer.headers.get("location")) == (404, None)
     problem = ["type", "title", "status", "detail"]
     assert list(answer.json()) == (["error"] if path.startswith("/v2") else problem)
