@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -176,6 +177,21 @@ def test_what_cannot_be_written_is_counted_and_the_log_goes_on() -> None:
     access.close()
     os.close(writing)
     assert (lost(telemetry, "failed"), lost(telemetry, "full")) == (30, 0)
+
+
+def test_several_lines_go_in_one_write_which_no_pipe_takes_apart() -> None:
+    reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    access = AccessLog("json", Telemetry(), writing.fileno())
+    for number in range(100):
+        access.put(entry(number))
+    access.close()
+    writing.close()
+    writes = [*iter(lambda: reading.recv(1 << 20), b"")]
+    reading.close()
+    assert len(writes) < 50
+    assert max(map(len, writes)) <= select.PIPE_BUF
+    assert all(each.endswith(b"}\n") for each in writes)
+    assert b"".join(writes).count(b"\n") == 100
 
 
 _WRITER = """

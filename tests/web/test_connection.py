@@ -67,6 +67,7 @@ def test_uvicorn_still_has_what_connections_are_built_on() -> None:
     protocol.on_message_begin()  # sets `url`
     expected = {
         protocol: [
+            *("app", "connections", "client", "scope"),
             *("loop", "transport", "flow", "cycle", "server_state", "headers", "pipeline"),
             *("parser", "url", "on_url", "on_header"),
             *("connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
@@ -79,7 +80,7 @@ def test_uvicorn_still_has_what_connections_are_built_on() -> None:
         ],
         cycle: [
             *("scope", "keep_alive", "more_body", "message_event", "disconnected", "response_started"),
-            *("response_complete", "waiting_for_100_continue"),
+            *("response_complete", "waiting_for_100_continue", "default_headers"),
         ],
         ServerState: [],
         FlowControl: ["pause_reading", "resume_reading"],
