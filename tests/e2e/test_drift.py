@@ -82,7 +82,7 @@ def test_a_service_says_how_far_live_rows_are_from_its_baseline(watched: Server,
     assert metrics["foldserve_drift_state", "digits", "drifting", "1"] == 1
     assert metrics["foldserve_drift_state", "digits", "ok", "1"] == 0
     assert metrics["foldserve_drift_score", "digits", "input", "1"] > 1
-    assert metrics["foldserve_drift_score", "digits", "texture", "1"] == found["scores"]["texture"]
+    assert metrics["foldserve_drift_score", "digits", "texture", "1"] > 1
     assert metrics["foldserve_drift_threshold", "digits", "input", "1"] == 0.05
     assert metrics["foldserve_drift_work_seconds_total", "digits", "1"] > 0
     assert watched.log.count("digits/1: drift state drifting, was ok") == 1
