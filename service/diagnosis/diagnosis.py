@@ -133,11 +133,11 @@ def _fault(each: VariantScore) -> Fault:
 
 
 def _without_fault(scored: Sequence[VariantScore], rows: int) -> tuple[Verdict, str]:
+    if rows < FEW:
+        return "unclear", f"No gross fault shows. Subtler ones take more images: {FEW} at least, better 16."
     if scored[0].score > _FITS:
         return "unclear", (
             "The images are far from what the network was trained on, and no variant fits much better: "
             "they show something else, or something is wrong that is none of these."
         )
-    if rows < FEW:
-        return "unclear", f"No gross fault shows. Subtler ones take more images: {FEW} at least, better 16."
     return "fits", "The configured preprocessing fits; no variant fits much better."

@@ -1,4 +1,4 @@
-"""A small network for RGB photographs, whose statistics saw generated ones."""
+"""A small network for RGB photographs, whose statistics saw generated ones in lamplight."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from service.diagnosis.variants import changed
 from service.store.manifest import Input
 
 MOST = 10**7
+_LAMPLIGHT = (1.0, 0.8, 0.5)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def photographs() -> Trained:
     random = np.random.default_rng(0)
     shown, labels = scenes(random, 256)
     spec = Input(shape=[3, 64, 64], resize=73, mean=[0.0] * 3, std=[1.0] * 3)
-    x = Images([jpeg(image) for image in shown], MOST).pixels(spec)
+    x = Images(_photographed(shown), MOST).pixels(spec)
     mean, std = (x / 255).mean((0, 2, 3)).round(4), (x / 255).std((0, 2, 3)).round(4)
     spec = changed(spec, mean=mean.tolist(), std=std.tolist())
     with torch.random.fork_rng():
@@ -49,4 +50,8 @@ def photographs() -> Trained:
                 network(torch.from_numpy(part))
     images, held_out = scenes(random, 64)
     subject = Subject("scenes", network, spec.mean, spec.std, (x[:1], held_out), x[:1])
-    return Trained(subject, spec, [jpeg(image) for image in images])
+    return Trained(subject, spec, _photographed(images))
+
+
+def _photographed(images: list[np.ndarray]) -> list[bytes]:
+    return [jpeg((image * np.array(_LAMPLIGHT)).astype(np.uint8)) for image in images]

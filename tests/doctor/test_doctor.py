@@ -138,7 +138,7 @@ def test_one_image_is_enough_for_a_gross_fault_only(
     folder = held_out_digits(tmp_path / "images", range(1))
     found = json.loads(said(capsys, store, folder, "--json")[0])
     assert (found["verdict"], found["fault"]) == ("unclear", None)
-    planted(store, mean=[MEAN * 255], std=[STD * 255])
+    planted(store, mean=[MEAN / 255], std=[STD / 255])
     assert json.loads(said(capsys, store, folder, "--json")[0])["fault"] == "division by 255"
 
 

@@ -105,7 +105,10 @@ ATTACKS = {
     "Triton: a model with NUL": load(404, "/v2/repository/models/digits%00/load"),
     "MLServer: a model above the store": Attack("POST", "/v2/models/..%2f..%2fetc/infer", 404, b"{}"),
     # Files that the service would write or read
-    "Triton, CVE-2024-0087: a log file": post("/v2/logging", 404, {"log_file": f"{LOOT}/log"}),
+    "Triton, CVE-2024-0087: a log file": post("/v2/logging", 401, {"log_file": f"{LOOT}/log"}),
+    "Triton, CVE-2024-0087: a log file of an admin's": Attack(
+        "POST", "/v2/logging", 400, {"log_file": f"{LOOT}/log"}, ADMIN
+    ),
     "Triton: a trace file": post("/v2/trace/setting", 404, {"trace_file": [f"{LOOT}/trace"]}),
     "files of the page above it": Attack("GET", "/page/..%2f..%2f..%2fetc/passwd", 404),
     "files of the page by an absolute path": Attack("GET", "/page/%2fetc%2fpasswd", 404),

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import torch
 
-from service.engine.loading import load
+from service.engine.loading import Loaded, load
 from service.engine.selection import Selection
 from service.errors import FoldserveError
 from service.settings import Settings
@@ -150,7 +150,7 @@ def end_of(process: Process) -> Ended:
 def assert_refused(end: Ended, reason: str) -> None:
     """Status 1, and one line beside the greeting and what is only said, which gives the reason."""
     assert end.status == 1, end.log
-    assert "Traceback" not in end.log
+    assert "Traceback" not in end.log, end.log
     (line,) = (line for line in end.log.splitlines() if not re.match(r"foldserve 0\.|\S+ \S+ INFO ", line))
     assert re.search(reason, line), end.log
 
@@ -174,13 +174,18 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[
         yield {name: starts.submit(start, name) for name in (*STARTED, *SETTINGS)}
 
 
+def loaded(store: Path) -> list[Loaded]:
+    """Every version of a store, as the engine loads it at its start."""
+    picked = Selection(ModelStore(store), Settings()).at_start()
+    return [load(each.stored, torch.device("cpu")) for each in picked]
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_store_is_named_precisely(tmp_path: Path, name: str) -> None:
-    """As the engine loads it; a start takes five seconds of a processor, and says the same sentence."""
+    """Without a start, which takes five seconds of a processor and says the same sentence."""
     BROKEN[name][0](copied(tmp_path))
     with pytest.raises(FoldserveError) as refused:
-        for picked in Selection(ModelStore(tmp_path), Settings()).at_start():
-            load(picked.stored, torch.device("cpu"))
+        loaded(tmp_path)
     assert re.search(BROKEN[name][1], str(refused.value)), refused.value
 
 
