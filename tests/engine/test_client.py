@@ -479,8 +479,9 @@ def test_rows_of_which_moments_are_wanted_are_in_nobody_s_way_and_only_a_few_at_
         rings = await engine.hears_rings(2)
         assert [(ring.rows, ring.wanted) for ring in rings] == [(10, "moments"), (6, "moments")]
         assert worker.told()[:2] == (0, 0.0), "nobody's answer waits for them"
+        (loaded,) = worker.client.cards()
         with pytest.raises(QueueFull, match=r"^16 rows are looked at already$"):
-            await look(worker, 1)
+            worker.client.reserve(loaded, 1, "uint8", time.monotonic() + HANG_S, "moments")
         engine.say(*(Reply(ring.ticket, Outcome.ANSWERED, ring.rows) for ring in rings))
         assert await asyncio.gather(*tasks) == [10, 6]
         again = asyncio.create_task(look(worker, 16))
