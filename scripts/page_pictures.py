@@ -28,18 +28,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "tests" / "digits"
 WIDE = 1280
-AIR = 20  # pixels around a panel
+AIR = 12  # pixels around a panel
 CLIENTS = 5  # addresses of this machine: one client's rows fill a quarter of a window at most
 SECONDS = 24  # of traffic, so that the live panel has something to show
 PATIENCE_S = 300
 COLOURS = 256  # of a picture, so that it is small
-PANELS = {
-    "models": "#models",
-    "try": "#try",
-    "norms": "section:has(> #strip)",
-    "live": "#live",
-    "table": "#table",
-}
+PANELS = ("models", "try", "strip", "live", "table")
 
 
 def traffic(address: str, ended: threading.Event) -> None:
@@ -103,8 +97,8 @@ def take(page: Page, address: str) -> None:
     page.set_default_timeout(1000 * PATIENCE_S)
     expect.set_options(timeout=1000 * PATIENCE_S)
     fill(page, address, "light", digits(is_negative=True))
-    for name, selector in PANELS.items():
-        write(name, page.screenshot(full_page=True, clip=around(page, selector)))
+    for name in PANELS:
+        write(name, page.screenshot(full_page=True, clip=around(page, f"main > section:has(> #{name})")))
     bottom = page.locator("#strip").evaluate("strip => strip.getBoundingClientRect().bottom + scrollY")
     clip: FloatRect = {"x": 0, "y": 0, "width": WIDE, "height": bottom + 24}
     write("light", page.screenshot(full_page=True, clip=clip))

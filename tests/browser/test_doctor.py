@@ -50,6 +50,7 @@ def test_fault_of_several_images_is_named_with_what_to_change(visit: Visit) -> N
     expect(verdict(page)).to_contain_text(said["meaning"])
     expect(verdict(page).locator("pre")).to_have_text("\n".join(["[input]", *said["fix"]]))
     expect(verdict(page)).to_contain_text("From 16 images.")
+    expect(page.locator("[aria-live]").filter(has_text="A likely fault: inversion")).to_have_count(1)
     expect(page.locator("#several")).to_have_text("The first of 17 images, of which 16 are looked at")
     rows = verdict(page).get_by_role("row").all()[1:]
     assert len(rows) == len(said["variants"])

@@ -11,7 +11,7 @@ export class Doctor {
   #turn = 0;
 
   constructor(place, opener, images, model) {
-    [this.place, this.opener, this.images, this.model] = [place, opener, images, model];
+    [this.place, this.said, this.images, this.model] = [place, document.getElementById("diagnosed"), images, model];
     opener.addEventListener("click", () => this.examine());
   }
 
@@ -20,6 +20,7 @@ export class Doctor {
     this.#turn += 1;
     this.place.hidden = true;
     this.place.replaceChildren();
+    this.said.textContent = "";
     this.place.removeAttribute("aria-busy");
   }
 
@@ -32,6 +33,7 @@ export class Doctor {
     if (turn !== this.#turn) return;
     this.place.replaceChildren(...shown);
     this.place.removeAttribute("aria-busy");
+    this.said.textContent = shown[0].textContent; // the verdict is read out, the table is not
   }
 }
 
@@ -47,6 +49,7 @@ function verdict(report) {
     "div",
     { class: "verdict" },
     el("h3", {}, el("span", { class: "state", "data-state": state }, VERDICTS[state] ?? state), fault ? `: ${fault}` : ""),
+    " ",
     el("p", {}, sentence(meaning)),
     fix.length ? el("div", {}, el("p", {}, "What to change in ", el("code", {}, "model.toml"), ":"), el("pre", { tabindex: "0" }, ["[input]", ...fix].join("\n"))) : null,
     el("p", { class: "quiet small" }, `From ${counted(images, "image")}.${surer}`),
