@@ -95,3 +95,13 @@ def test_a_score_is_the_mean_of_what_the_norms_score_and_the_error_is_the_jackkn
     assert other.gain == pytest.approx(score(0, None) - score(1, None), rel=1e-6)
     gains = np.array([score(0, row) - score(1, row) for row in range(6)])
     assert other.gain_error == pytest.approx(np.sqrt(5 / 6 * ((gains - gains.mean()) ** 2).sum()), rel=1e-6)
+
+
+def test_one_image_that_is_like_no_other_is_asked_for_more_of_its_kind(photographs: Trained) -> None:
+    watched = photographs.subject.watched
+    far = (watched.mean + 3 * np.sqrt(watched.var))[np.newaxis]
+    pixels = np.arange(3 * 64 * 64).reshape(1, 3, 64, 64).astype(np.uint8)
+    seen = [(one, far, watched.var[np.newaxis]) for one in variants(photographs.spec, pixels)]
+    found = diagnose(watched, seen, photographs.spec)
+    assert found.verdict == "unclear"
+    assert "take more images" in found.meaning
