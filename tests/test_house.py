@@ -206,29 +206,22 @@ ARROWS: dict[str, set[str]] = {
         *("engine.card", "engine.placement", "engine.supervisor", "keyring", "settings", "telemetry"),
         "errors",
     },
+    "folding": {
+        *("arguments", "console", "engine.card", "engine.loading", "engine.unfolded", "graph", "network"),
+        *("plan", "store", "settings", "errors"),
+    },
+    "greeting": {"console", "engine.card", "settings"},
     "cli": {
-        *("app", "engine.card", "engine.loading", "engine.unfolded", "engine.allocator"),
-        *(
-            "inspection",
-            "importing",
-            "evaluation.command",
-            "calibration.command",
-            "doctor.command",
-            "layers.command",
-            "arguments",
-            "configuration",
-            "console",
-            "network",
-            "graph",
-        ),
-        *("plan.device", "plan.openmp", "plan.plan", "plan.preprocessing", "store", "settings", "errors"),
+        *("app", "engine.unfolded", "importing", "evaluation.command", "calibration.command"),
+        *("doctor.command", "folding.command", "layers.command", "arguments", "configuration", "console"),
+        *("greeting", "network", "plan.openmp", "store", "settings", "errors"),
     },
     "__main__": {"cli"},
 }
 MAY_IMPORT_TORCH = (
     *("plan", "graph", "network", "store.weights", "store.payloads", "engine.engine", "engine.golden"),
     *("engine.layers", "engine.loading", "engine.turnover", "engine.unfolded", "engine.watching"),
-    *("importing", "evaluation", "calibration", "doctor"),
+    *("importing", "evaluation", "calibration", "doctor", "folding"),
 )
 WITHOUT_TORCH = (
     *(
@@ -249,6 +242,7 @@ WITHOUT_TORCH = (
     *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),
     *("evaluation.command", "evaluation.pictures", "evaluation.batches", "console"),
     *("calibration.command", "calibration.gallery", "doctor.command", "layers.command", "arguments"),
+    *("folding.command", "greeting"),
     *("store.manifest", "store.model_store", "store.program", "store.golden"),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),

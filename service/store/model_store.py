@@ -95,6 +95,14 @@ class ModelStore:
         folder = self.folder / name / str(chosen)
         return StoredModel(name, chosen, folder, manifests.read(folder / manifests.FILE_NAME))
 
+    def named(self, text: str) -> StoredModel:
+        """A version by `NAME/VERSION`, or the newest by `NAME`; raises as `open` does."""
+        name, slash, version = text.partition("/")
+        there = self.versions(name)
+        if slash and not re.fullmatch("[1-9][0-9]{0,17}", version):
+            raise UnknownVersion(f"model {name!r} has no version {version!r}; it has {_listed(there)}")
+        return self.open(name, int(version) if slash else None)
+
     def fingerprint(self, name: str, version: int) -> Fingerprint:
         """What is another once any file of the version is; raises `StoreError` where it is gone."""
         return _fingerprint(self.folder / name / str(version))
