@@ -5,19 +5,17 @@ They go the way of rows to predict, and are counted apart from those.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from service.errors import Draining, FoldserveError, NotWatched
+from service.errors import NotWatched
 from service.web import bodies
 from service.web.inference import parsed_version
 from service.web.interest import Interest
-from service.web.problems import kind
+from service.web.outcome import outcome_told
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     import numpy as np
     from starlette.requests import Request
@@ -41,7 +39,7 @@ async def examined(
     """
     named, started = "", time.monotonic()
     with (
-        _outcome_told(lambda outcome: parts.telemetry.examination(named, outcome)),
+        outcome_told(lambda outcome: parts.telemetry.examination(named, outcome)),
         parts.client.using(model, None if version is None else parsed_version(version)) as card,
     ):
         named = model
@@ -79,20 +77,3 @@ async def moments(request: Request, parts: Parts, card: ModelCard, rows: Rows, d
         await bodies.fill(rows, run.inputs, parts.decoders, interest.check)
         answer = await parts.client.infer(card, run, deadline, wanted="moments")
         return answer.rows.copy()
-
-
-@contextlib.contextmanager
-def _outcome_told(tell: Callable[[str], None]) -> Iterator[None]:
-    """Tell how the block ended: `ok`, or the slug of the problem that it raises."""
-    outcome = "internal-error"
-    try:
-        yield
-        outcome = "ok"
-    except FoldserveError as error:
-        outcome = kind(error)[1]
-        raise
-    except asyncio.CancelledError:  # only a drain whose patience has ended cancels a request
-        outcome = "draining"
-        raise Draining("the service stopped before the answer was there", retry_after_s=5) from None
-    finally:
-        tell(outcome)

@@ -5,16 +5,16 @@ What is the same for the native routes and for the Open Inference Protocol.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import zlib
 from typing import TYPE_CHECKING
 
-from service.errors import Draining, FoldserveError, UnknownVersion
+from service.engine.card import ModelCard
+from service.errors import UnknownVersion
 from service.web import bodies
 from service.web.interest import Interest
+from service.web.outcome import outcome_told
 from service.web.predictions import refuse_non_finite
-from service.web.problems import kind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from service.batching.job import Answer
-    from service.engine.card import ModelCard
     from service.inputs.rows import Rows
     from service.telemetry import Entry, Phase, Stage
     from service.web.context import Parts
@@ -82,26 +81,21 @@ async def counted(
     entry: Entry | None = None,
 ) -> Response:
     """The answer of one version, counted by outcome and noted in `entry`; raises the error to be answered."""
-    times, outcome, named = Times(), "internal-error", ""
-    card = None
-    try:
-        with parts.client.using(model, None if version is None else parsed_version(version)) as card:
-            named = model
-            response = await answered(card, times)
-        outcome = "ok"
-    except FoldserveError as error:
-        outcome = kind(error)[1]
-        raise
-    except asyncio.CancelledError:  # only a drain whose patience has ended cancels a request
-        outcome = "draining"
-        raise Draining("the service stopped before the answer was there", retry_after_s=5) from None
-    finally:
-        parts.telemetry.request(named, outcome)
-        if card is not None:
+    times, found = Times(), list[ModelCard]()
+
+    def tell(outcome: str) -> None:
+        parts.telemetry.request(model if found else "", outcome)
+        for card in found:
             _count(parts, card, times, is_success=outcome == "ok")
             if entry:
                 _note(entry, card, times, outcome)
-    return response
+
+    with (
+        outcome_told(tell),
+        parts.client.using(model, None if version is None else parsed_version(version)) as card,
+    ):
+        found.append(card)
+        return await answered(card, times)
 
 
 async def infer(

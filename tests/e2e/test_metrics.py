@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from .digits import Digits, npy
 from .load import Load, rows
-from .server import Server, until
+from .server import NPY, Server, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client import Metric
-
-    from .digits import Digits
 
 pytestmark = pytest.mark.e2e
 
@@ -44,6 +43,8 @@ def busy(digits: Digits) -> Iterator[Server]:
                 connection.sendall(b"garbage\r\n\r\n")
                 assert connection.recv(12) == b"HTTP/1.1 400"
             started.predict(b"no image")
+            one, npy_type = npy(digits.pixels[:1]), {"Content-Type": NPY}
+            started.http.post("/v1/models/digits/drift", content=one, headers=npy_type).raise_for_status()
             until(lambda: started.metric("foldserve_drift_work_seconds_total", "digits", "1"))
         yield started
         assert started.stop() == 0, started.log
