@@ -45,6 +45,7 @@ class Answer(NamedTuple):
 
 
 LEVELS = [Asked("PUT", LEVEL), Asked("POST", "/v2/logging")]
+BASELINES = [Asked("POST", f"/v1/models/digits/{version}drift/baseline") for version in ("", "versions/1/")]
 
 
 # Every address
@@ -158,6 +159,7 @@ def test_the_walk_finds_what_there_is() -> None:
         Asked("POST", LOAD),
         Asked("POST", "/v2/repository/models/digits/unload"),
         *LEVELS,
+        *BASELINES,
     }
 
 
