@@ -163,6 +163,12 @@ def test_the_walk_finds_what_there_is() -> None:
     }
 
 
+def test_what_a_route_would_take_for_its_end_does_not_end_before_the_gate() -> None:
+    ends = [Asked(method, f"{path}%0a") for method, path in [*LEVELS, *BASELINES]]
+    assert refusals(ends, keys=BOTH) == dict.fromkeys(ends, 401)
+    assert refusals(ends, [bearing(SHOP)], keys=BOTH) == dict.fromkeys(ends, 403)
+
+
 def test_without_keys_all_is_open_but_what_changes_something() -> None:
     changing = [asked for asked in ALL if changes_something(asked)]
     for headers in ((), [bearing(OPS)]):
