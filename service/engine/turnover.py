@@ -178,8 +178,8 @@ class Turnover:
         elif asked.settled.refusal is None:
             self._take_over(asked)
         _log(asked)
-        self._control.send(Message(Kind.SETTLED, asked.ticket, asked.settled.packed()))
         self._asked.popleft()
+        self._control.send(Message(Kind.SETTLED, asked.ticket, asked.settled.packed()))
         if self._asked:
             self._begin()
 
@@ -225,7 +225,8 @@ def _first_rows(plan: Plan, row: Sequence[int]) -> Iterator[Tensor]:
 def _failed(change: Change) -> Settled:
     """By what is no error of ours, which is being handled."""
     log.exception("%s", _not_made(change))
-    failed = EngineFailed(f"{_not_made(change)}; the cause is in the log")
+    what = "rows" if change.action == "accept" else "model"
+    failed = EngineFailed(f"the {what} could not be {change.action}ed; the cause is in the log")
     return Settled.refused(change, failed)
 
 
