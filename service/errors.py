@@ -19,6 +19,9 @@
     │   ├── UnknownVersion
     │   └── UnknownLayer
     ├── NotWatched                    nothing looks at the rows of what was named
+    ├── NotAccepted                   live rows cannot become a baseline
+    │   ├── TooFewRows
+    │   └── NotStored
     ├── Unavailable                   the service cannot take or finish the work now
     │   ├── NotReady
     │   ├── Draining
@@ -116,6 +119,18 @@ class UnknownLayer(NotFound):
 
 class NotWatched(FoldserveError):
     """What was asked needs norms whose inputs are looked at, and this version has none, or it failed."""
+
+
+class NotAccepted(FoldserveError):
+    """Live rows cannot become the baseline of a version; the one before is used as ever."""
+
+
+class TooFewRows(NotAccepted):
+    """Fewer rows were looked at, since the last change of state, than a baseline takes."""
+
+
+class NotStored(NotAccepted):
+    """The baseline cannot be kept: its folder cannot be written to, or holds another version by now."""
 
 
 class Unavailable(FoldserveError):

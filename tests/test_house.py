@@ -142,14 +142,26 @@ ARROWS: dict[str, set[str]] = {
     },
     "engine.selection": {"store.model_store", "settings", "errors"},
     "engine.repertoire": {"engine.card", "engine.loading", "plan.plan", "store.model_store"},
+    "engine.acceptance": {
+        *("engine.card", "engine.change", "engine.repertoire", "engine.selection", "inspection", "store"),
+        "errors",
+    },
     "engine.turnover": {
+        *("engine.acceptance", "inspection"),
         *("engine.card", "engine.change", "engine.control", "engine.linked_job", "engine.loading"),
         *("engine.repertoire", "engine.sampler", "engine.selection", "batching.queue", "plan.plan"),
         *("engine.examiner", "store.model_store", "errors"),
     },
     "engine.engine": {
         *("engine.loading", "engine.board", "engine.control", "engine.doorbell", "engine.linked_job"),
-        *("engine.repertoire", "engine.selection", "engine.switchboard", "engine.turnover", "plan.device"),
+        *(
+            "engine.acceptance",
+            "engine.repertoire",
+            "engine.selection",
+            "engine.switchboard",
+            "engine.turnover",
+            "plan.device",
+        ),
         *("engine.examiner", "engine.sampler", "engine.watching", "inspection"),
         *("batching", "store.model_store", "settings", "telemetry", "errors"),
     },
@@ -194,8 +206,9 @@ ARROWS: dict[str, set[str]] = {
     "web.routes_repository": {
         *("web.context", "web.json_body", "web.schemas_v2", "engine.change", "store.model_store", "errors"),
     },
+    "web.routes_baseline": {"web", "engine.change", "inspection"},
     "web.application": {
-        *("web", "web.gate", "web.routes_repository", "keyring", "telemetry"),
+        *("web", "web.gate", "web.routes_baseline", "web.routes_repository", "keyring", "telemetry"),
     },
     "web.worker": {
         *("web", "engine.board", "engine.child", "engine.client", "engine.control", "keyring"),
@@ -238,7 +251,7 @@ WITHOUT_TORCH = (
         "errors",
     ),
     *("keyring", "engine.change", "engine.changes", "engine.errands", "engine.poller", "engine.roster"),
-    *("engine.repertoire", "engine.selection"),
+    *("engine.acceptance", "engine.repertoire", "engine.selection"),
     *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),
     *("evaluation.command", "evaluation.pictures", "evaluation.batches", "console"),
     *("calibration.command", "calibration.gallery", "doctor.command", "layers.command", "arguments"),

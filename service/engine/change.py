@@ -1,4 +1,4 @@
-"""The change: a model to load or to unload while others are served, and what became of that."""
+"""The change: a model to load or to unload while others are served, or rows to accept; what became of it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,34 @@ _MOST_DETAIL = 4000
 """Characters; torch may have much to say, and a message has its limit."""
 
 
+Refusal = Literal[
+    "LoadRefused",
+    "UnknownModel",
+    "UnknownVersion",
+    "NotWatched",
+    "TooFewRows",
+    "NotStored",
+    "Draining",
+    "EngineFailed",
+]
+_KNOWN = (
+    *(errors.UnknownModel, errors.UnknownVersion, errors.Draining, errors.EngineFailed),
+    *(errors.NotWatched, errors.TooFewRows, errors.NotStored),
+)
+
+
 class Change(BaseModel):
-    """What the engine is asked for; loading a model brings it to what the store and the settings say."""
+    """What the engine is asked for; loading a model brings it to what the store and the settings say.
+
+    `accept` makes the live rows of one version its baseline.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    action: Literal["load", "unload"]
+    action: Literal["load", "unload", "accept"]
     model: str
+    version: int | None = None
+    """For `accept`; loading and unloading is of all versions."""
 
     def packed(self) -> bytes:
         """As the text of a message."""
@@ -32,17 +53,14 @@ class Settled(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     change: Change
-    refusal: Literal["LoadRefused", "UnknownModel", "UnknownVersion", "Draining", "EngineFailed"] | None = (
-        None
-    )
+    refusal: Refusal | None = None
     """The class of the error, of `service.errors`; None where the change was made."""
     detail: str = ""
 
     @classmethod
     def refused(cls, change: Change, error: errors.FoldserveError) -> Self:
         """Not made, for that reason; what is wrong with a version counts as `LoadRefused`."""
-        known = (errors.UnknownModel, errors.UnknownVersion, errors.Draining, errors.EngineFailed)
-        kind = type(error).__name__ if isinstance(error, known) else "LoadRefused"
+        kind = type(error).__name__ if isinstance(error, _KNOWN) else "LoadRefused"
         detail = str(error).encode("utf-8", "backslashreplace").decode()[:_MOST_DETAIL]
         return cls.model_validate({"change": change, "refusal": kind, "detail": detail})
 

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from service.batching.admission import Rate, refusal, whole_seconds
@@ -46,6 +46,8 @@ class _Edition:
     rate: Rate
     uses: int = 0
     is_dropped: bool = False
+    former: list[ModelCard] = field(default_factory=list)
+    """Its cards before this one, which requests may still bear that came then."""
 
 
 class EngineClient:
@@ -225,7 +227,14 @@ class EngineClient:
         card = cards.read(descriptor)
         os.close(descriptor)
         self._cards[card.key] = card
-        self._editions[card] = _Edition(card, number, Rate(card.facts.seconds_per_row, card.facts.max_batch))
+        edition = next((each for each in self._editions.values() if each.number == number), None)
+        if edition is None:
+            rate = Rate(card.facts.seconds_per_row, card.facts.max_batch)
+            edition = _Edition(card, number, rate)
+        else:  # the same network, of which something else is said
+            edition.former.append(edition.card)
+            edition.card = card
+        self._editions[card] = edition
 
     def _drop(self, number: int) -> None:
         """Serve it no more; who uses it goes on until the end."""
@@ -238,7 +247,12 @@ class EngineClient:
 
     def _use_less(self, edition: _Edition) -> None:
         edition.uses -= 1
-        if edition.is_dropped and not edition.uses and self._editions.get(edition.card) is edition:
+        if edition.uses:
+            return
+        for card in edition.former:
+            self._editions.pop(card, None)
+        edition.former.clear()
+        if edition.is_dropped and self._editions.get(edition.card) is edition:
             del self._editions[edition.card]
             self._tell(Message(Kind.IDLE, edition.number))
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from service.batching.queue import Queue
+from service.engine.acceptance import Acceptance
 from service.engine.control import Kind, Message
 from service.engine.doorbell import Outcome
 from service.engine.examiner import Examiner
@@ -70,7 +71,14 @@ class Engine:
         self._examiner = Examiner(self._queue, self._reply, telemetry)
         self._repertoire = Repertoire()
         self._turnover = Turnover(
-            self._load, selection, self._repertoire, self._sampler, self._examiner, self._queue, control
+            self._load,
+            selection,
+            Acceptance(selection, _baselines(settings)),
+            self._repertoire,
+            self._sampler,
+            self._examiner,
+            self._queue,
+            control,
         )
         self._switchboard = Switchboard(control, self._queue, self._repertoire.facts, self._turnover.obey)
         self._switchboard.wake_for(self._turnover.fileno())
@@ -131,9 +139,7 @@ class Engine:
         chosen = self._settings
         if chosen.drift == "off" or not self._sampler.is_on:
             return None
-        return Wanted(
-            chosen.drift, chosen.drift_threshold, Path(chosen.baselines) if chosen.baselines else None
-        )
+        return Wanted(chosen.drift, chosen.drift_threshold, _baselines(chosen))
 
     # --- serving
 
@@ -221,3 +227,8 @@ class Engine:
         job.batch_rows += batch_rows
         if job.answered == job.rows:
             self._switchboard.reply(job, Outcome.ANSWERED)
+
+
+def _baselines(settings: Settings) -> Path | None:
+    """Where they lie if not beside the weights."""
+    return Path(settings.baselines) if settings.baselines else None

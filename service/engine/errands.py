@@ -50,9 +50,14 @@ class Errands:
     def settle(self, message: Message) -> None:
         """A change has come to its end; it may be one that somebody else asked for."""
         settled = Settled.model_validate_json(message.text)
-        self.refusals.pop(settled.change.model, None)
-        if settled.refusal and settled.refusal != "UnknownModel":  # of names that nobody has there is no end
-            self.refusals[settled.change.model] = settled.detail
+        if settled.change.action != "accept":
+            self._note(settled)
         waiting = self._waiting.get(message.number)
         if waiting and not waiting.done():
             waiting.set_result(settled)
+
+    def _note(self, settled: Settled) -> None:
+        """Know why what is served is not what was asked for."""
+        self.refusals.pop(settled.change.model, None)
+        if settled.refusal and settled.refusal != "UnknownModel":  # of names that nobody has there is no end
+            self.refusals[settled.change.model] = settled.detail

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from service.engine.budget import Rate
+from service.inspection.recent_rows import RecentRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from service.engine.card import ModelKey
     from service.engine.linked_job import LinkedJob
     from service.engine.watching import Watching
+    from service.inspection.baseline import Baseline
     from service.inspection.drift import Drift
     from service.inspection.drift_report import DriftReport, Scores
 
@@ -54,8 +56,9 @@ class Observer:
         self._secret = os.urandom(16)  # digests of rows say nothing to anybody else
         self._random = random.Random()  # noqa: S311 - nobody is kept out by it
         self._row_s, self._rows_at_once = self._measured(watching.probe)
-        # The mutable state: how often rows come, which are drawn, which of them wait, the answers to those
-        # under way, and how often in a row it failed.
+        # The mutable state: what was seen of late, how often rows come, which are drawn, which of them wait,
+        # the answers to those under way and their digests, and how often in a row it failed.
+        self.recent = RecentRows(self.drift.watched)
         self.failures = 0
         self._spent_s = 0.0
         self._rate = Rate()
@@ -63,6 +66,7 @@ class Observer:
         self._drawn = 0
         self._waiting: list[_Sampled] = []
         self._answers: list[int] = []
+        self._digests: list[bytes] = []
         self._told_at = 0.0
 
     @property
@@ -103,7 +107,10 @@ class Observer:
         mean, var = self._observation.finished()
         answers = np.array(self._answers)
         before = self.drift.report.state
+        self.recent.add(mean, var, answers, self._digests)
         is_news = self.drift.add(mean, var, answers, time.time())
+        if is_news:
+            self.recent.end_window(is_change=self.drift.report.state != before)
         self.failures = 0
         _log_change(self.key, before, self.drift.report)
         now = time.monotonic()
@@ -112,9 +119,14 @@ class Observer:
         self._told_at = now
         return self.drift
 
+    def accept(self, baseline: Baseline) -> None:
+        """Compare rows with this baseline from now on, from an empty window."""
+        self.give_up_rows()
+        self.drift = self.drift.against(baseline)
+
     def give_up_rows(self) -> None:
         """Forget all rows that wait or are under way."""
-        self._waiting, self._answers, self._drawn = [], [], 0
+        self._waiting, self._answers, self._digests, self._drawn = [], [], [], 0
         self._observation.forget()
 
     def _begin(self) -> None:
@@ -123,10 +135,16 @@ class Observer:
         taken = [one for one in self._waiting if one.row.dtype == dtype]
         self._waiting = [one for one in self._waiting if one.row.dtype != dtype]
         self._drawn = len(self._waiting)
-        counted = [one for one in taken if quota.admits(self._digest(one.row), one.client)]
-        self._answers = [one.answer for one in counted]
+        digests = [self._digest(one.row) for one in taken]
+        counted = [
+            (one, digest)
+            for one, digest in zip(taken, digests, strict=True)
+            if quota.admits(digest, one.client)
+        ]
+        self._answers = [one.answer for one, _ in counted]
+        self._digests = [digest for _, digest in counted]
         if counted:
-            self._observation.begin(np.concatenate([one.row for one in counted]))
+            self._observation.begin(np.concatenate([one.row for one, _ in counted]))
 
     def _draw(self, row: np.ndarray, answer: np.ndarray, client: int) -> None:
         """Let a row wait; where too many do, it takes the place of one of them by lot, or of none."""

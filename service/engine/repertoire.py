@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from service.engine.card import ModelFacts
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from service.engine.card import ModelCard, ModelFacts
     from service.engine.loading import Loaded
     from service.plan.plan import Plan
     from service.store.model_store import Fingerprint
@@ -30,6 +35,7 @@ class Repertoire:
         """Of all that is computed."""
         self._plans: dict[int, Plan] = {}
         self._served: dict[int, Entry] = {}
+        self._cards: dict[int, ModelCard] = {}
         self._next = 0
 
     def plan(self, number: int) -> Plan:
@@ -41,12 +47,19 @@ class Repertoire:
         number, self._next = self._next, self._next + 1
         facts = self.facts[number] = loaded.card.facts
         self._plans[number] = loaded.plan
+        self._cards[number] = loaded.card
         self._served[number] = Entry(number, facts.version, fingerprint)
         return number
 
     def served(self, model: str) -> list[Entry]:
         """The versions of a model that are served."""
         return [entry for number, entry in self._served.items() if self.facts[number].model == model]
+
+    def renew(self, number: int, baseline: Mapping[str, np.ndarray], fingerprint: Fingerprint) -> ModelCard:
+        """The card of what is served under this number, with another baseline from now on."""
+        self._served[number] = self._served[number]._replace(fingerprint=fingerprint)
+        card = self._cards[number] = replace(self._cards[number], baseline=baseline)
+        return card
 
     def withdraw(self, number: int) -> None:
         """It is not served any more, but still computed for those who asked before."""
@@ -55,5 +68,6 @@ class Repertoire:
     def retire(self, number: int) -> None:
         """Nobody asks for it any more: give its memory back."""
         del self.facts[number]
+        del self._cards[number]
         self._plans.pop(number).release()
         gc.collect()  # of what came since the start alone, which takes a millisecond or two

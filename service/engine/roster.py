@@ -114,6 +114,8 @@ class Roster:
 
     def _hear_engine(self, message: Message) -> None:
         if message.kind is Kind.CARD:
+            if message.number in self._cards:  # the same network, with another baseline
+                os.close(self._cards[message.number])
             self._cards[message.number] = message.descriptors[0]
             self.tell_workers(message)
         elif message.kind is Kind.READY:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from service.engine.card import ModelKey
     from service.engine.linked_job import LinkedJob
     from service.engine.watching import Watching
+    from service.inspection.baseline import Baseline
     from service.inspection.notices import Notices
+    from service.inspection.recent_rows import Snapshot
     from service.telemetry import Telemetry
 
 log = logging.getLogger("foldserve.engine")
@@ -82,6 +84,23 @@ class Sampler:
         if self._notices and key is not None and key not in self._keys.values():
             with contextlib.suppress(OSError):
                 self._notices.take_down(*key)
+
+    def recent(self, number: int) -> Snapshot | None:
+        """The last rows that counted; None where nothing looks at those of this number."""
+        observer = self._observers.get(number)
+        return observer.recent.snapshot() if observer else None
+
+    def accept(self, number: int, baseline: Baseline) -> None:
+        """Compare rows with this baseline from now on, where they are still looked at."""
+        observer = self._observers.get(number)
+        if observer is None or self._notices is None:
+            return
+        try:
+            observer.accept(baseline)
+            self._notices.put_up(observer.drift.report)
+        except Exception:
+            log.exception(_BROKE, *observer.key)
+            self._broke(number, observer)
 
     def see(
         self, number: int, rows: np.ndarray, answers: np.ndarray, batch: Sequence[Part[LinkedJob]]

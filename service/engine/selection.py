@@ -69,7 +69,7 @@ class Selection:
     def _opened(self, keys: Iterable[tuple[str, int]]) -> Iterator[Picked]:
         for name, version in keys:
             try:
-                yield self._picked(name, version)
+                yield self.picked(name, version)
             except FoldserveError as error:
                 log.error("%s/%d is served no more: %s", name, version, error)  # noqa: TRY400 - for people
 
@@ -84,9 +84,10 @@ class Selection:
         if not chosen:
             none = "none of the versions that are to be served" if there else "no version"
             raise UnknownVersion(f"model {name!r} has {none}")
-        return [self._picked(name, version) for version in chosen]
+        return [self.picked(name, version) for version in chosen]
 
-    def _picked(self, name: str, version: int) -> Picked:
+    def picked(self, name: str, version: int) -> Picked:
+        """One version, whether it is to be served or not; raises `StoreError`, and where it is gone."""
         fingerprint = self._store.fingerprint(name, version)
         return Picked(self._store.open(name, version), fingerprint)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from service.batching.queue import Queue
+    from service.engine.acceptance import Acceptance, Accepted
+    from service.engine.card import ModelCard
     from service.engine.control import Control
     from service.engine.examiner import Examiner
     from service.engine.linked_job import LinkedJob
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from service.engine.repertoire import Entry, Repertoire
     from service.engine.sampler import Sampler
     from service.engine.selection import Selection
+    from service.inspection.recent_rows import Snapshot
     from service.plan.plan import Plan
     from service.store.model_store import Fingerprint, StoredModel
 
@@ -43,6 +46,8 @@ class _Asked:
     change: Change
     fresh: list[tuple[Loaded, Fingerprint]] = field(default_factory=list)
     kept: set[int] = field(default_factory=set)
+    recent: dict[int, Snapshot | None] = field(default_factory=dict)
+    accepted: Accepted | None = None
     settled: Settled | None = None
 
 
@@ -56,6 +61,7 @@ class Turnover:
         self,
         load: Callable[[StoredModel], Loaded],
         selection: Selection,
+        acceptance: Acceptance,
         repertoire: Repertoire,
         sampler: Sampler,
         examiner: Examiner,
@@ -64,6 +70,7 @@ class Turnover:
     ) -> None:
         self._load = load
         self._selection = selection
+        self._acceptance = acceptance
         self._repertoire = repertoire
         self._sampler = sampler
         self._examiner = examiner
@@ -106,9 +113,7 @@ class Turnover:
         self._sampler.begin(number, loaded.card.key, loaded.watching)
         self._examiner.begin(number, loaded.card.key, loaded.watching)
         self._queue.admit(number, loaded.plan.max_batch)
-        descriptor = card.write(loaded.card)
-        self._control.send(Message(Kind.CARD, number, descriptors=(descriptor,)))
-        os.close(descriptor)
+        self._tell(number, loaded.card)
 
     def step(self) -> bool:
         """Do a little of what a change needs on this thread; whether there is more."""
@@ -119,17 +124,28 @@ class Turnover:
             pass
         return next(self._steps, "over") is None
 
+    def _tell(self, number: int, told: ModelCard) -> None:
+        descriptor = card.write(told)
+        self._control.send(Message(Kind.CARD, number, descriptors=(descriptor,)))
+        os.close(descriptor)
+
     # --- on the thread that loads
 
     def _begin(self) -> None:
         asked = self._asked[0]
         served = self._repertoire.served(asked.change.model)
+        if asked.change.action == "accept":
+            asked.recent = {entry.number: self._sampler.recent(entry.number) for entry in served}
         threading.Thread(target=self._work, args=(asked, served), name="loader", daemon=True).start()
 
     def _work(self, asked: _Asked, served: Sequence[Entry]) -> None:
         try:
             if asked.change.action == "load":
                 self._prepare(asked, served)
+            elif asked.change.action == "accept":
+                facts = self._repertoire.facts
+                those = [(entry, facts[entry.number]) for entry in served]
+                asked.accepted = self._acceptance.accepted(asked.change, those, asked.recent)
             else:
                 _require_served(asked.change.model, served)
             asked.settled = Settled(change=asked.change)
@@ -157,13 +173,21 @@ class Turnover:
         assert asked.settled is not None  # noqa: S101 - for the type checker; the thread says so last
         if asked.settled.refusal is None:
             yield from _warmed(asked)
-        if asked.settled.refusal is None:
+        if asked.accepted:
+            self._use(asked.accepted)
+        elif asked.settled.refusal is None:
             self._take_over(asked)
         _log(asked)
-        self._control.send(Message(Kind.SETTLED, asked.ticket, asked.settled.packed()))
         self._asked.popleft()
+        self._control.send(Message(Kind.SETTLED, asked.ticket, asked.settled.packed()))
         if self._asked:
             self._begin()
+
+    def _use(self, accepted: Accepted) -> None:
+        """Compare live rows with a new baseline, and samples, of which the card tells the workers."""
+        number, baseline = accepted.number, accepted.baseline
+        self._sampler.accept(number, baseline)
+        self._tell(number, self._repertoire.renew(number, baseline.of_rows(), accepted.fingerprint))
 
     def _take_over(self, asked: _Asked) -> None:
         old = [entry.number for entry in self._repertoire.served(asked.change.model)]
@@ -200,15 +224,24 @@ def _first_rows(plan: Plan, row: Sequence[int]) -> Iterator[Tensor]:
 
 def _failed(change: Change) -> Settled:
     """By what is no error of ours, which is being handled."""
-    log.exception("model %r could not be %sed", change.model, change.action)
-    failed = EngineFailed(f"the model could not be {change.action}ed; the cause is in the log")
+    log.exception("%s", _not_made(change))
+    what = "rows" if change.action == "accept" else "model"
+    failed = EngineFailed(f"the {what} could not be {change.action}ed; the cause is in the log")
     return Settled.refused(change, failed)
 
 
 def _log(asked: _Asked) -> None:
     action, model = asked.change.action, asked.change.model
     if asked.settled and asked.settled.refusal:
-        log.error("model %r could not be %sed: %s", model, action, asked.settled.detail)
+        level = logging.WARNING if action == "accept" else logging.ERROR
+        log.log(level, "%s: %s", _not_made(asked.change), asked.settled.detail)
+    elif asked.accepted:
+        log.info("model %r: %d live rows are its baseline now", model, asked.accepted.baseline.rows)
     else:
         level = logging.INFO if asked.fresh or action == "unload" else logging.DEBUG
         log.log(level, "model %r was %sed", model, action)
+
+
+def _not_made(change: Change) -> str:
+    what = "the live rows of" if change.action == "accept" else "model"
+    return f"{what} {change.model!r} could not be {change.action}ed"

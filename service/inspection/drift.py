@@ -64,6 +64,11 @@ class Drift:
         self.last: LastWindow | None = None
 
     @property
+    def watched(self) -> Watched:
+        """What is looked at."""
+        return self._watched
+
+    @property
     def window(self) -> Window:
         """The one that is being filled."""
         return self._window
@@ -84,6 +89,10 @@ class Drift:
             self._window, self._patience = self._fresh(), min(2 * self._patience, _MOST_PATIENCE)
         self.report = self.report.model_copy(update={"collected": self._window.rows})
         return False
+
+    def against(self, baseline: Baseline) -> Drift:
+        """The same norms from the beginning, compared with this baseline."""
+        return Drift(self.report.model, self.report.version, self._watched, baseline, self._floor)
 
     def fail(self) -> None:
         """Say from now on that it failed."""

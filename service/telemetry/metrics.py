@@ -54,7 +54,7 @@ _RESTARTS = "foldserve_restarts", "Processes that died and were replaced."
 _KEYS = "foldserve_key_requests", "Requests that needed a key, by its name; empty for a key of nobody's."
 _CHANGES = (
     "foldserve_model_changes",
-    "Loads and unloads asked for while the service ran, by outcome: ok, or what they were refused for.",
+    "Loads, unloads and baselines asked for while the service ran, by outcome: ok, or why they were refused.",
 )
 _REFUSED = (
     "foldserve_refused_connections",
@@ -198,7 +198,7 @@ class Telemetry:
         """Count one request that needed a key, and bore that of this name; empty: of nobody."""
         self._keys(name).inc()
 
-    def model_change(self, model: str, kind: Literal["load", "unload"], outcome: str) -> None:
+    def model_change(self, model: str, kind: Literal["load", "unload", "accept"], outcome: str) -> None:
         """Count one change of what is served; `model` is a known name, or empty."""
         self._changes(model, kind, outcome).inc()
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from service import __version__
 from service.web import (
     problems,
+    routes_baseline,
     routes_doctor,
     routes_drift,
     routes_health,
@@ -51,6 +52,7 @@ def compose(parts: Parts, keyring: Keyring, access_log: AccessLog | None = None)
     app.include_router(routes_layers.router)
     app.include_router(routes_drift.router)
     app.include_router(routes_drift.samples)
+    app.include_router(routes_baseline.router)
     app.include_router(routes_doctor.router)
     app.include_router(routes_infer.router)
     app.include_router(routes_v2.router)

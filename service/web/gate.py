@@ -18,16 +18,23 @@ if TYPE_CHECKING:
 PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
 _PAGES = {"/", "/docs", "/openapi.json"}
 _ADMIN = "/v2/repository/models/"
+_MODELS, _BASELINE = "/v1/models/", "/drift/baseline"
 _ADMIN_CHANGES = {("PUT", "/v1/log-level"), ("POST", "/v2/logging")}
 
 
 def needed(method: str, path: str) -> Role | None:
     """The role that a request needs; none for probes and for files that are the same everywhere."""
-    if (method == "POST" and path.startswith(_ADMIN)) or (method, path) in _ADMIN_CHANGES:
+    path = path.removesuffix("\n")  # as routes do, whose `$` stands before one as well
+    if (method == "POST" and _is_admins(path)) or (method, path) in _ADMIN_CHANGES:
         return "admin"
     if path in PROBES or path in _PAGES or path.startswith("/page/"):
         return None
     return "inference"
+
+
+def _is_admins(path: str) -> bool:
+    """Whether a POST there changes something."""
+    return path.startswith(_ADMIN) or (path.startswith(_MODELS) and path.endswith(_BASELINE))
 
 
 class Gate:

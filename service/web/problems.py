@@ -43,6 +43,8 @@ TABLE: dict[type[errors.FoldserveError], tuple[HTTPStatus, str]] = {
     errors.UnknownVersion: (HTTPStatus.NOT_FOUND, "unknown-version"),
     errors.UnknownLayer: (HTTPStatus.NOT_FOUND, "unknown-layer"),
     errors.NotWatched: (HTTPStatus.CONFLICT, "not-watched"),
+    errors.TooFewRows: (HTTPStatus.CONFLICT, "too-few-rows"),
+    errors.NotStored: (HTTPStatus.CONFLICT, "not-stored"),
     errors.NotReady: (HTTPStatus.SERVICE_UNAVAILABLE, "not-ready"),
     errors.Draining: (HTTPStatus.SERVICE_UNAVAILABLE, "draining"),
     errors.QueueFull: (HTTPStatus.TOO_MANY_REQUESTS, "queue-full"),

@@ -50,7 +50,7 @@ _SAMPLE: dict[int | str, dict[str, Any]] = {
 @router.get("/{model}/drift", response_model=DriftReport)
 async def show_drift(context: Context, model: str, version: Version = None) -> Response:
     """Live rows against what the network was trained on, or against its baseline."""
-    report = _report(context, context.client.card(model, version))
+    report = report_of(context, context.client.card(model, version))
     return Response(report.model_dump_json(by_alias=True), media_type="application/json")
 
 
@@ -63,7 +63,7 @@ async def show_layer(context: Context, model: str, layer: str, version: Version 
     part = next((one.part for one in card.facts.watched if one.name == layer), None)
     if part is None:
         raise NotWatched(f"the input of norm {layer!r} is not looked at")
-    report = _report(context, card)
+    report = report_of(context, card)
     window = context.notices.read_layer(*card.key, layer) if context.notices else None
     content = {
         "model": card.facts.model,
@@ -126,7 +126,8 @@ async def _sample(request: Request, parts: Parts, card: ModelCard, started: floa
     return Response(dump_json(content), media_type="application/json")
 
 
-def _report(context: Parts, card: ModelCard) -> DriftReport:
+def report_of(context: Parts, card: ModelCard) -> DriftReport:
+    """What is said of the live rows of a version."""
     report = context.notices.read(*card.key) if context.notices else None
     # The engine tells of each version that it loads, unless it looks at none.
     return report or unseen(*card.key, "off" if context.settings.drift == "off" else "warming")

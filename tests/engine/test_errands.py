@@ -19,6 +19,7 @@ from service.errors import (
     LoadRefused,
     NotReady,
     QueueFull,
+    TooFewRows,
     UnknownModel,
 )
 from tests.engine.cards import card
@@ -98,6 +99,28 @@ def test_the_same_version_loaded_anew_is_another_one() -> None:
         assert ring.model == 1
         engine.answer(ring)
         assert await task == [8.0]
+
+    run(test)
+
+
+def test_a_card_that_is_said_again_is_of_the_same_network_and_who_has_the_old_one_goes_on() -> None:
+    async def test(worker: Worker) -> None:
+        engine, deadline = worker.start(), time.monotonic() + HANG_S
+        with worker.client.using("digits") as before:
+            add(worker, 0, card())
+            with worker.client.using("digits") as after:
+                assert after is not before
+                for each in (before, after):
+                    with worker.client.reserve(each, 1, "uint8", deadline) as reserved:
+                        task = asyncio.create_task(worker.client.infer(each, reserved, deadline))
+                        (ring,) = await engine.hears_rings(1)
+                        assert ring.model == 0
+                        engine.answer(ring)
+                        await task
+        assert list(worker.client._editions) == [after], "the old card is kept no longer than it is used"
+        worker.hear(Kind.DROP, 0)
+        assert said(worker) == ["idle 0"]
+        assert not worker.client._editions
 
     run(test)
 
@@ -298,6 +321,18 @@ def test_the_last_refusal_of_a_model_is_kept_until_it_is_loaded() -> None:
         assert refusals == {"digits": "still damaged"}
         settle(worker, 0)
         assert refusals == {}
+
+    run(test)
+
+
+def test_rows_that_cannot_be_accepted_say_nothing_of_what_is_loaded() -> None:
+    async def test(worker: Worker) -> None:
+        refusals = worker.client.errands.refusals
+        settle(worker, 0, LoadRefused("damaged"))
+        change = Change(action="accept", model="digits")
+        for settled in (Settled(change=change), Settled.refused(change, TooFewRows("3"))):
+            worker.client.hear(Message(Kind.SETTLED, 0, settled.packed()))
+        assert refusals == {"digits": "damaged"}
 
     run(test)
 

@@ -193,6 +193,41 @@ def test_while_rows_wait_a_tenth_is_done_all_the_same(watched: Watched) -> None:
     assert watched.sampler._observers[0].drift.window.rows == 1
 
 
+def test_of_one_client_no_more_rows_can_be_accepted_than_its_windows_admitted(watched: Watched) -> None:
+    watched.draw_all()
+    watched.answer(PIXELS[:ROWS], ANSWERS[:ROWS], clients=1)
+    found = watched.sampler.recent(0)
+    assert found is not None
+    assert len(found.rows) == ROWS // 4
+
+
+def test_with_accepted_rows_as_its_baseline_rows_like_them_are_ok_from_an_empty_window_on(
+    watched: Watched,
+) -> None:
+    watched.draw_all()
+    for _ in range(2):
+        watched.answer(PIXELS, ANSWERS)
+    observer = watched.sampler._observers[0]
+    assert observer.drift.report.state == "unlike training"
+    found = watched.sampler.recent(0)
+    assert found is not None
+    watched.sampler.see(0, PIXELS[:1], ANSWERS[:1], [Part(SimpleNamespace(client=1), 0, 1)])  # type: ignore[arg-type]
+    watched.sampler.accept(0, found.baseline(10))
+    assert not observer.has_work, "it was of the time before"
+    report = watched.notices.read("digits", 1)
+    assert report is not None
+    assert (report.state, report.reference, report.windows) == ("warming", "baseline", 0)
+    assert report.baseline_rows == len(found.rows)
+    watched.answer(PIXELS, ANSWERS)
+    report = observer.drift.report
+    assert report.state == "ok"
+    assert report.windows >= 3
+    assert report.scores is not None
+    assert report.scores.input < 0.05
+    watched.sampler.accept(7, found.baseline(10))
+    assert watched.sampler.recent(7) is None
+
+
 def test_a_failure_is_logged_and_counted_and_the_next_row_is_looked_at(
     watched: Watched, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ class Answer(NamedTuple):
 
 
 LEVELS = [Asked("PUT", LEVEL), Asked("POST", "/v2/logging")]
+BASELINES = [Asked("POST", f"/v1/models/digits/{version}drift/baseline") for version in ("", "versions/1/")]
 
 
 # Every address
@@ -158,7 +159,14 @@ def test_the_walk_finds_what_there_is() -> None:
         Asked("POST", LOAD),
         Asked("POST", "/v2/repository/models/digits/unload"),
         *LEVELS,
+        *BASELINES,
     }
+
+
+def test_what_a_route_would_take_for_its_end_does_not_end_before_the_gate() -> None:
+    ends = [Asked(method, f"{path}%0a") for method, path in [*LEVELS, *BASELINES]]
+    assert refusals(ends, keys=BOTH) == dict.fromkeys(ends, 401)
+    assert refusals(ends, [bearing(SHOP)], keys=BOTH) == dict.fromkeys(ends, 403)
 
 
 def test_without_keys_all_is_open_but_what_changes_something() -> None:

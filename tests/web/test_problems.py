@@ -35,6 +35,8 @@ STABLE = {
     "unknown-version": 404,
     "unknown-layer": 404,
     "not-watched": 409,
+    "too-few-rows": 409,
+    "not-stored": 409,
     "not-ready": 503,
     "draining": 503,
     "queue-full": 429,
@@ -87,7 +89,7 @@ def test_an_error_has_the_status_of_whose_fault_it_is(error: type[errors.Foldser
         assert status in {400, 408, 413, 415, 431}
     elif issubclass(error, errors.NotFound):
         assert status == 404
-    elif issubclass(error, errors.NotWatched):
+    elif issubclass(error, (errors.NotWatched, errors.NotAccepted)):
         assert status == 409
     elif issubclass(error, errors.Denied):
         assert status in {401, 403}
