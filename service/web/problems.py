@@ -12,6 +12,7 @@ import orjson
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from service import errors
 
@@ -125,8 +126,17 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code) if isinstance(error, HTTPException) else HTTPStatus.BAD_REQUEST
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = _allowed(request)
     slug = status.phrase.lower().replace(" ", "-")
     return _answer(request.scope["path"], status, slug, _TITLES.get(slug, status.phrase), headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of an address; the framework names those of the first route only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    there = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted(set().union(*there)))
 
 
 async def _on_bug(request: Request, __: Exception) -> Response:

@@ -17,7 +17,7 @@ from service.web.schemas_v2 import LogSettings, LogSettingsQuery, ProtocolError
 if TYPE_CHECKING:
     from service.web.context import Parts
 
-router = APIRouter(tags=["logging"])
+router = APIRouter()
 
 log = logging.getLogger("foldserve")
 
@@ -26,13 +26,19 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for sta
 _ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ProtocolError} for status in _STATUSES}
 
 
-@router.get("/v1/log-level", response_model=LogLevel)
+@router.get("/v1/log-level", response_model=LogLevel, tags=["logging"])
 async def show_level(context: Context) -> LogLevel:
     """What is logged: this level and those above."""
     return LogLevel(level=context.client.log_level.level)
 
 
-@router.put("/v1/log-level", response_model=LogLevel, responses=_PROBLEMS, openapi_extra=described(LogLevel))
+@router.put(
+    "/v1/log-level",
+    response_model=LogLevel,
+    responses=_PROBLEMS,
+    openapi_extra=described(LogLevel),
+    tags=["logging"],
+)
 async def change_level(context: Context, request: Request) -> LogLevel:
     """Log this level and those above from now on, in all processes, until the service ends."""
     wanted = await json_body(request, LogLevel)

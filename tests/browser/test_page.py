@@ -92,7 +92,7 @@ def test_keyboard_reaches_a_norm_and_opens_it(visit: Visit) -> None:
 def test_norm_opened_from_the_table_takes_the_reader_to_it(visit: Visit) -> None:
     page = open_page(visit)
     page.get_by_role("table").get_by_role("link", name="bn5").click()
-    expect(detail(page, "bn5").get_by_role("heading")).to_be_focused()
+    expect(detail(page, "bn5").get_by_role("heading", level=3)).to_be_focused()
 
 
 def test_every_quantity_tells_its_meaning(visit: Visit) -> None:

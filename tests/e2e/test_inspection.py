@@ -23,17 +23,22 @@ NORMS = {"bn1": 32, "bn2": 32, "bn3": 64, "bn4": 64, "bn5": 64}
 STORED = ("running_mean", "running_var", "weight", "bias")
 SHOWN = (*STORED, "scale", "shift")
 ROUTES = {
-    "/v1/models": "get",
-    "/v1/models/{model}": "get",
-    "/v1/models/{model}/drift": "get",
-    "/v1/models/{model}/fold": "get",
-    "/v1/models/{model}/layers": "get",
-    "/v1/models/{model}/layers/{layer}": "get",
-    "/v1/models/{model}/predict": "post",
-    "/v1/models/{model}/versions/{version}/predict": "post",
-    "/livez": "get",
-    "/readyz": "get",
-    "/metrics": "get",
+    ("get", "/v1/models"),
+    ("get", "/v1/models/{model}"),
+    ("get", "/v1/models/{model}/drift"),
+    ("get", "/v1/models/{model}/drift/{layer}"),
+    ("get", "/v1/models/{model}/fold"),
+    ("get", "/v1/models/{model}/layers"),
+    ("get", "/v1/models/{model}/layers/{layer}"),
+    ("get", "/v1/log-level"),
+    ("get", "/livez"),
+    ("get", "/readyz"),
+    ("get", "/metrics"),
+    ("post", "/v1/models/{model}/doctor"),
+    ("post", "/v1/models/{model}/drift"),
+    ("post", "/v1/models/{model}/predict"),
+    ("post", "/v1/models/{model}/versions/{version}/predict"),
+    ("put", "/v1/log-level"),
 }
 
 
@@ -162,8 +167,8 @@ def test_histograms_count_every_channel(service: Service) -> None:
 def test_openapi_lists_every_route(openapi: dict[str, Any]) -> None:
     assert openapi["openapi"].startswith("3.1")
     assert openapi["info"]["title"] == "foldserve"
-    listed = {path: method for path, methods in openapi["paths"].items() for method in methods}
-    assert listed.items() >= ROUTES.items()
+    listed = {(method, path) for path, methods in openapi["paths"].items() for method in methods}
+    assert listed >= ROUTES
 
 
 def test_openapi_refers_only_to_what_it_holds(openapi: dict[str, Any]) -> None:
@@ -255,3 +260,9 @@ def test_models_that_are_not_served_make_no_new_series(service: Service) -> None
     for number in range(20):
         service.http.post(f"/v1/models/{number}/predict", content=b"x")
     assert len(service.metrics()) == series
+
+
+@pytest.mark.parametrize(("path", "allowed"), [("drift", "GET, POST"), ("predict", "POST"), ("fold", "GET")])
+def test_a_method_that_is_not_taken_is_told_all_that_are(service: Service, path: str, allowed: str) -> None:
+    answer = service.http.request("DELETE", f"/v1/models/digits/{path}")
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)

@@ -138,7 +138,7 @@ def test_containers_of_a_test_run_that_is_killed_end_with_it(image: Image) -> No
         first = Path("/proc", pid)
         assert "foldserve" in (first / "cmdline").read_text()
         run.kill()
-    output_of("buildah", "rm", files)
+    ran("buildah", "rm", files)
     until(lambda: not first.exists() or "State:\tZ" in (first / "status").read_text())
 
 

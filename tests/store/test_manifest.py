@@ -111,7 +111,7 @@ def test_a_missing_key_is_named(key: str) -> None:
         ("input.shape.1", True),
         ("input.shape.1", "4"),
         ("input.colour", "RGB"),
-        ("input.colour", "bgr"),
+        ("input.colour", "cmyk"),
         ("input.interpolation", "lanczos"),
         ("input.resize", 0),
         ("input.resize", 8.0),

@@ -86,7 +86,7 @@ def ask(path: str, *loaded: ModelCard, accept: str = "*/*", **headers: str) -> h
         with ThreadPoolExecutor(1) as decoders:
             app = compose(Parts(client, settings, Telemetry(), decoders), Keyring(settings))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
                 return await http.get(path, headers={"accept": accept, **headers})
 
     return asyncio.run(main())
