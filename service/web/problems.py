@@ -12,7 +12,7 @@ import orjson
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match
 
 from service import errors
 
@@ -25,6 +25,7 @@ PROTOCOL = "/v2"
 """What the addresses of the Open Inference Protocol begin with."""
 
 _LONGEST_NAME = 64
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 # The most specific class of an error decides; the type is a stable slug that clients may rely on.
 TABLE: dict[type[errors.FoldserveError], tuple[HTTPStatus, str]] = {
@@ -134,9 +135,13 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def _allowed(request: Request) -> str:
     """The methods of an address; the framework names those of the first route only."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
-    there = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return ", ".join(sorted(set().union(*there)))
+    asked = [{**request.scope, "method": method} for method in _METHODS]
+    taken = [
+        scope["method"]
+        for scope in asked
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    ]
+    return ", ".join(taken)
 
 
 async def _on_bug(request: Request, __: Exception) -> Response:

@@ -17,7 +17,7 @@ from tests.e2e.server import free_port, until
 from tests.e2e.stores import copied
 
 from .conftest import serving
-from .container import PATIENCE, SHM_MIB, output_of
+from .container import PATIENCE, SHM_MIB, ran
 from .docker import DockerImage
 
 if TYPE_CHECKING:
