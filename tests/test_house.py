@@ -144,7 +144,7 @@ ARROWS: dict[str, set[str]] = {
     "engine.repertoire": {"engine.card", "engine.loading", "plan.plan", "store.model_store"},
     "engine.acceptance": {
         *("engine.card", "engine.change", "engine.repertoire", "engine.selection", "inspection", "store"),
-        "errors",
+        *("engine.allocator", "errors"),
     },
     "engine.turnover": {
         *("engine.acceptance", "inspection"),
