@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
 _PAGES = {"/", "/docs", "/openapi.json"}
 _ADMIN = "/v2/repository/models/"
-_MODELS, _BASELINE = "/v1/models/", "/drift/baseline"
+_MODELS, _BASELINE = "/v1/models/", "/baseline"
 _ADMIN_CHANGES = {("PUT", "/v1/log-level"), ("POST", "/v2/logging")}
 
 

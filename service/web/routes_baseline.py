@@ -33,7 +33,7 @@ router = APIRouter(
 )
 
 
-@router.post("/{model}/drift/baseline", response_model=DriftReport)
+@router.post("/{model}/baseline", response_model=DriftReport)
 async def accept(context: Context, model: str) -> Response:
     """Make the live rows that were looked at last the baseline of the highest version that is served.
 
@@ -42,7 +42,7 @@ async def accept(context: Context, model: str) -> Response:
     return await _accepted(context, model)
 
 
-@router.post("/{model}/versions/{version}/drift/baseline", response_model=DriftReport)
+@router.post("/{model}/versions/{version}/baseline", response_model=DriftReport)
 async def accept_version(context: Context, model: str, version: str) -> Response:
     """The same of one version."""
     return await _accepted(context, model, parsed_version(version))

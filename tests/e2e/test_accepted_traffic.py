@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 
 OPS = "ops-key-0123456789"
 KEYS = f"admin:ops:{OPS}"
-ADDRESS = "/v1/models/digits/drift/baseline"
+ADDRESS = "/v1/models/digits/baseline"
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +136,9 @@ def test_who_may_not_or_names_what_is_not_there_is_told_so(server: Server) -> No
     assert httpx.post(f"{server.address}{ADDRESS}%0a", trust_env=False).status_code == 401
     assert accept(server, key="another-key-0123456789").status_code == 401
     for address, status, slug in (
-        ("/v1/models/nobody/drift/baseline", 404, "unknown-model"),
-        ("/v1/models/digits/versions/9/drift/baseline", 404, "unknown-version"),
-        ("/v1/models/digits/versions/1/drift/baseline", 409, "too-few-rows"),
+        ("/v1/models/nobody/baseline", 404, "unknown-model"),
+        ("/v1/models/digits/versions/9/baseline", 404, "unknown-version"),
+        ("/v1/models/digits/versions/1/baseline", 409, "too-few-rows"),
         (f"{ADDRESS}?rows=3", 400, "invalid-query"),
     ):
         answer = accept(server, address)

@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 LEVELS = [Asked("PUT", LEVEL), Asked("POST", "/v2/logging")]
-BASELINES = [Asked("POST", f"/v1/models/digits/{version}drift/baseline") for version in ("", "versions/1/")]
+BASELINES = [Asked("POST", f"/v1/models/digits/{version}baseline") for version in ("", "versions/1/")]
 
 
 # Every address
