@@ -75,7 +75,7 @@ def test_a_service_says_how_far_live_rows_are_from_its_baseline(watched: Server,
     assert found["scores"]["input"] < found["thresholds"]["input"] == 0.05
     assert [layer["name"] for layer in found["layers"]] == ["bn1", "bn2", "bn4", "bn5"]
     found = send_until(watched, dark, "drifting")
-    assert found["windows"] >= 4
+    assert found["windows"] >= 3  # of which a clean one may be the first, once in some hundreds
     assert found["scores"]["input"] > 1
     assert all(channel["lambda"] < 0 < channel["z"] for channel in found["layers"][0]["worst"])
     metrics = watched.metrics()
