@@ -1,10 +1,9 @@
 """What the doctor names, and whom it accuses without reason: docs/doctor.md's tables, in some minutes.
 
-    python benchmarks/doctor.py [--networks shipped,plain,scenes,augmented] [--draws 200] [--images 16]
+    python benchmarks/doctor.py [--networks shipped,plain,scenes,textures,...] [--draws 200] [--images 16]
 
-`shipped`: the digits model of the store. `plain`: the same network, trained on digits as they are. `scenes`:
-generated photographs, 64x64 pixels in RGB. `augmented`: the same, trained on random crops in other light.
-A fault is planted by writing it into the manifest; the images stay what they are.
+The networks are in `patients.py`. A fault is planted by writing it into the manifest; the images stay what
+they are.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,58 +20,19 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
-import scenes
-import subjects
+from patients import MOST, PATIENTS
 
 from service.diagnosis.diagnosis import diagnose
-from service.diagnosis.images import Images, normalised
+from service.diagnosis.images import Images
 from service.diagnosis.variants import changed
-from service.store.manifest import Input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from subjects import Subject
+    from patients import Patient
 
     from service.diagnosis.diagnosis import Diagnosis
-
-MOST = 10**8
-_ROWS = 2400
-_HELD_OUT = 600
-_EPOCHS = 8
-
-
-@dataclass(frozen=True)
-class Patient:
-    """A network, the input that it was trained with, and held-out images."""
-
-    subject: Subject
-    spec: Input
-    contents: list[bytes]
-    labels: np.ndarray
-
-
-def of_digits(name: str, seed: int) -> Patient:
-    subject = subjects.SUBJECTS[name](seed)
-    mean, std = ([float(value) for value in values] for values in subject.normalisation)
-    spec = Input(shape=[1, 8, 8], colour="grayscale", mean=mean, std=std)
-    return Patient(subject, spec, [scenes.png(row[0]) for row in subject.pixels], subject.labels)
-
-
-def of_scenes(name: str, seed: int) -> Patient:
-    random = np.random.default_rng(seed)
-    images, labels = scenes.scenes(random, _ROWS)
-    shown, held_out = scenes.scenes(random, _HELD_OUT)
-    spec = Input(shape=[3, 64, 64], resize=73, mean=[0.0] * 3, std=[1.0] * 3)
-    x = Images([scenes.jpeg(image) for image in images], MOST).pixels(spec)
-    mean, std = ((x / 255).mean((0, 2, 3)), (x / 255).std((0, 2, 3)))
-    spec = changed(spec, mean=mean.round(4).tolist(), std=std.round(4).tolist())
-    epochs = [scenes.augmented(random, images, 64) if name == "augmented" else x for _ in range(_EPOCHS)]
-    network = scenes.trained(epochs, labels, lambda rows: torch.from_numpy(normalised(rows, spec)), seed)
-    contents = [scenes.jpeg(image) for image in shown]
-    pixels = Images(contents, MOST).pixels(spec)
-    subject = subjects.Subject(name, network, spec.mean, spec.std, (pixels, held_out), x[:1])
-    return Patient(subject, spec, contents, held_out)
+    from service.store.manifest import Input
 
 
 def planted(spec: Input) -> Iterator[tuple[str, Input]]:
@@ -95,7 +54,8 @@ def planted(spec: Input) -> Iterator[tuple[str, Input]]:
     yield "BGR for RGB", changed(spec, colour="bgr")
     yield "BGR, mean and std too", changed(spec, colour="bgr", mean=spec.mean[::-1], std=spec.std[::-1])
     yield "squeezed, not cropped", changed(spec, resize=None)
-    yield "resized to 96, not 73", changed(spec, resize=96)
+    for resize in sorted({64, 73, 80, 96} - {spec.resize or 0}):
+        yield f"resized to {resize}, not {spec.resize}", changed(spec, resize=resize)
     yield "nearest", changed(spec, interpolation="nearest")
 
 
@@ -149,14 +109,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--networks", default="shipped,plain,scenes,augmented")
+    parser.add_argument("--networks", default=",".join(PATIENTS))
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name in given.networks.split(","):
-        patient = (of_digits if name in subjects.SUBJECTS else of_scenes)(name, given.seed)
+        patient = PATIENTS[name](given.seed)
         random = np.random.default_rng(given.seed)
         every = np.arange(len(patient.contents))
         classes = int(patient.labels.max()) + 1

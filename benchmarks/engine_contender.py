@@ -174,7 +174,7 @@ def foldserve(task: Task) -> Run:
 
     from service.graph.capture import capture
     from service.graph.fold import fold_graph
-    from service.graph.parity import Reference
+    from service.graph.reference import Reference
     from service.plan import device
     from service.plan.plan import PRECISIONS, lower
     from service.plan.preprocessing import Preprocessing

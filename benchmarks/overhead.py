@@ -33,7 +33,7 @@ async def measure(model: str, jobs: int, cores: list[int]) -> tuple[list[float],
     """Seconds that each job took beside its computing, and in it."""
     chosen = settings.read({"models": model})
     descriptor = board.create(1)
-    client = EngineClient(chosen, board.Board(descriptor), 0)
+    client = EngineClient(chosen, board.Board(descriptor), 0, tell=lambda _: None)
     with telemetry.directory() as counts:
         order = Order(settings=chosen, counts=counts, cores=cores[1:] or cores)
         engine = await Child.start("service.engine")
@@ -65,7 +65,7 @@ async def _introduced(client: EngineClient, engine: Child, slots: int) -> None:
 async def _answered(client: EngineClient, model: str) -> float:
     """Have a row of zeros computed; the seconds that the computing took."""
     deadline = time.monotonic() + 30.0
-    card = client.card(model)
+    card = client.editions.card(model)
     with client.reserve(card, 1, "uint8", deadline) as run:
         run.inputs[:] = 0
         answer = await client.infer(card, run, deadline)

@@ -70,9 +70,9 @@ def _scene(random: np.random.Generator, label: int, grid: np.ndarray) -> np.ndar
 
 
 class ConvNet(nn.Module):
-    """Seven convolutions, each with its norm: `[N, 3, 64, 64]` to six logits."""
+    """Seven convolutions, each with its norm: `[N, 3, 64, 64]` to logits."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
         widths = [3, 16, 16, 32, 32, 48, 48, 64]
         self.convs = nn.ModuleList(
@@ -80,7 +80,7 @@ class ConvNet(nn.Module):
             for number, (a, b) in enumerate(pairwise(widths), 1)
         )
         self.norms = nn.ModuleList(BatchNorm2d(width) for width in widths[1:])
-        self.last = nn.Linear(widths[-1], 6)
+        self.last = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -97,7 +97,7 @@ def trained(
 ) -> ConvNet:
     """A network that saw these rows: uint8 `[N, 3, 64, 64]`, for each epoch the same or augmented anew."""
     torch.manual_seed(seed)
-    network, y = ConvNet(), torch.from_numpy(labels)
+    network, y = ConvNet(int(labels.max()) + 1), torch.from_numpy(labels)
     optimizer = torch.optim.SGD(network.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(epochs) * (len(y) // _BATCH_ROWS))
     network.train()

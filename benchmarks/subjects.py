@@ -19,11 +19,11 @@ from service.inspection.watched import Watched, WatchedNorm, parts
 from service.network import catalog
 from service.network.adopt import norms
 from service.network.batch_norm import BatchNorm2d
-from service.network.training import digits_split
 from service.plan.observation import Observation
 from service.plan.preprocessing import Preprocessing
 from service.store import weights
 from service.store.model_store import ModelStore
+from service.training.split import digits_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

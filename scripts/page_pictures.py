@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from playwright.sync_api import Page, expect, sync_playwright
 
-from service.network.training import digits_split
+from service.training.split import digits_split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

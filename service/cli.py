@@ -6,9 +6,8 @@ import argparse
 import os
 import signal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, get_origin
 
-from rich.progress import Progress
 from rich.table import Table
 
 from service import __version__, configuration, settings
@@ -26,6 +25,7 @@ from service.layers import command as layers
 from service.plan import openmp
 from service.settings import Settings
 from service.store.model_store import ModelStore
+from service.training import command as training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(
         name: str, command: Callable[..., int], summary: str, flags: Iterable[str]
     ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG)
+        sub = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG, allow_abbrev=False)
         sub.set_defaults(command=command)
         for flag in flags:
             _add_setting(sub, flag)
@@ -101,19 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, on_a_model in _ON_A_MODEL.items():
         run = partial(_run_on_a_model, on_a_model)
         on_a_model.add_arguments(add(name, run, on_a_model.SUMMARY, on_a_model.SETTINGS))
-    train = add("train-digits", _train_digits, "Train the shipped digits model anew.", ("model_store",))
-    _add_training_arguments(train)
+    training.add_arguments(add("train-digits", training.run, training.SUMMARY, training.SETTINGS))
     return parser
-
-
-def _add_training_arguments(train: argparse.ArgumentParser) -> None:
-    train.add_argument("--name", default="digits", help="model to write (default: %(default)s)")
-    train.add_argument("--model-version", type=int, default=1, help="version to write (default: %(default)s)")
-    train.add_argument("--epochs", type=int, help="passes over the training rows")
-    train.add_argument(
-        "--seed", type=int, default=0, help="of weights, order and augmentation (default: %(default)s)"
-    )
-    train.add_argument("--replace", action="store_true", help="replace a version that is there already")
 
 
 _EPILOG = f"Every setting can also be given in the environment, as {settings.PREFIX}NAME."
@@ -126,7 +115,13 @@ def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
     if field.annotation is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=described)
     else:
-        parser.add_argument(flag, dest=name, metavar="VALUE", help=described)
+        # Not as `choices`: a wrong value is refused where one of the environment is, and in the same words.
+        allowed = f"{{{','.join(get_args(field.annotation))}}}" if _is_literal(field.annotation) else "VALUE"
+        parser.add_argument(flag, dest=name, metavar=allowed, help=described)
+
+
+def _is_literal(annotation: object) -> bool:
+    return get_origin(annotation) is Literal
 
 
 # --- serve
@@ -172,31 +167,3 @@ def _models(chosen: Settings, arguments: dict[str, Any]) -> int:
 
 def _run_on_a_model(command: _OnAModel, chosen: Settings, arguments: dict[str, Any]) -> int:
     return command.run(chosen, ModelStore(chosen.model_store).named(arguments["model"]), arguments)
-
-
-# --- train-digits
-
-
-def _train_digits(chosen: Settings, arguments: dict[str, Any]) -> int:
-    from service.network import training
-
-    epochs = training.EPOCHS if arguments["epochs"] is None else arguments["epochs"]
-    with Progress(console=err) as bar:
-        task = bar.add_task("training", total=epochs)
-        trained = training.train_digits(
-            ModelStore(chosen.model_store),
-            name=arguments["name"],
-            version=arguments["model_version"],
-            epochs=epochs,
-            seed=arguments["seed"],
-            replace=arguments["replace"],
-            progress=lambda now: bar.update(task, completed=now.epoch, description=f"loss {now.loss:.4f}"),
-        )
-    from service.engine.unfolded import write_reference
-
-    write_reference(ModelStore(chosen.model_store).open(arguments["name"], arguments["model_version"]))
-    out.print(
-        f"{trained.correct} of {trained.held_out_rows} held-out digits right ({trained.accuracy:.2%}); "
-        f"wrote {arguments['name']}/{arguments['model_version']}"
-    )
-    return 0

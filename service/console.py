@@ -42,6 +42,11 @@ def plain(text: object) -> str:
     return str(text).replace("[", r"\[")
 
 
+def file_name(name: str) -> str:
+    """A file's name as the console prints it: what moves a cursor or is no UTF-8 is written out."""
+    return plain("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name))
+
+
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar that goes at the end; it is told how much is done, and of how much, where that is known."""
@@ -53,6 +58,6 @@ def progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
 def print_not_read(found: Sequence[tuple[str, str]]) -> None:
     """Name the images that serving would refuse, each with the reason."""
     for image, reason in found[:_NAMED_AT_MOST]:
-        out.print(f"Not read: {plain(image)}: {plain(reason)}", soft_wrap=True)
+        out.print(f"Not read: {file_name(image)}: {plain(reason)}", soft_wrap=True)
     if len(found) > _NAMED_AT_MOST:
         out.print(f"Nor were {len(found) - _NAMED_AT_MOST} more; --json names them all.")

@@ -28,6 +28,7 @@
     │   ├── QueueFull
     │   ├── TooManyConnections
     │   ├── DeadlinePassed
+    │   ├── LoadStalled
     │   ├── JobCancelled
     │   └── EngineFailed
     ├── StoreError                    the model store does not hold what it says
@@ -35,6 +36,7 @@
     │   ├── InvalidWeights
     │   └── InvalidProgram
     ├── ModelRefused                  the model is intact but must not be served
+    │   └── DoesNotFit
     └── InvalidConfiguration          a setting or the machine does not allow what was asked
 
 The message of an error is written for the person who caused it; it never holds a path of the
@@ -161,6 +163,10 @@ class DeadlinePassed(Unavailable):
     """The deadline of a job passed before its rows were computed."""
 
 
+class LoadStalled(Unavailable):
+    """A model takes too long to load, or earlier loads that did have not ended; what was served still is."""
+
+
 class JobCancelled(Unavailable):
     """The caller went away before its rows were computed; nobody reads this answer."""
 
@@ -190,6 +196,10 @@ class ModelRefused(FoldserveError):
 
     These are batch statistics at inference, and parity that does not hold.
     """
+
+
+class DoesNotFit(ModelRefused):
+    """Less memory is free than loading a model takes; it may fit later."""
 
 
 class InvalidConfiguration(FoldserveError):

@@ -95,7 +95,8 @@ class Keyring:
         except InvalidConfiguration as error:
             log.error("the keys stay as they were: %s", error)  # noqa: TRY400 - it is written for people
             return
-        log.info("the keys were read anew: there are %d", len(keys))
+        if keys != self._keys:
+            log.info("the keys were read anew: %d in all", len(keys))
         was_closed = _are_for("inference", self._keys) and not _are_for("inference", keys)
         self._keys = [*keys, _NOBODY_S] if was_closed else keys
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.batching.policy import Limits
 from service.errors import InvalidConfiguration
 from service.inspection.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 PREFIX = "FOLDSERVE_"
 
@@ -43,6 +46,9 @@ class Settings(BaseSettings):
     )
     poll_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
         15.0, description="Seconds between two looks at the model store; with model_control=poll only."
+    )
+    load_timeout_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        1800.0, description="Seconds that loading one version may take; 0: any number."
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     precision: Literal["manifest", "float32", "tf32", "bfloat16", "float16"] = Field(
@@ -102,6 +108,9 @@ class Settings(BaseSettings):
     )
     hang_timeout_s: Annotated[float, Field(ge=1, le=3600)] = Field(
         60.0, description="A process that does nothing for so long is replaced."
+    )
+    start_timeout_s: Annotated[float, Field(ge=1, le=3600)] = Field(
+        300.0, description="A process that does not come up in so long is replaced; loading does not count."
     )
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
         5,
@@ -224,5 +233,12 @@ def read(flags: dict[str, Any]) -> Settings:
     try:
         return Settings(**flags)
     except ValidationError as error:
-        wrong = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        wrong = [f"{PREFIX}{str(e['loc'][0]).upper()}: {_why(e)}" for e in error.errors()]
         raise InvalidConfiguration("; ".join(wrong)) from None
+
+
+def _why(wrong: ErrorDetails) -> str:
+    """What pydantic says, but for a pattern, which nobody can read, what the setting is."""
+    if wrong["type"] != "string_pattern_mismatch":
+        return wrong["msg"]
+    return f"this has not the form of: {Settings.model_fields[str(wrong['loc'][0])].description}"

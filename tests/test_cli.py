@@ -16,10 +16,10 @@ import torch
 
 from service import __version__, cli
 from service.engine.loading import load
-from service.network.training import Trained
 from service.settings import PREFIX, Settings
 from service.store import manifest as manifests
 from service.store.model_store import ModelStore
+from service.training.training import Trained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +91,21 @@ def test_the_help_of_serve_says_every_setting(capsys: pytest.CaptureFixture[str]
     assert "FOLDSERVE_NAME" in words
 
 
+@pytest.mark.parametrize("flag", ["--keys", "--drift-th", "--show"])
+def test_a_flag_is_known_by_its_whole_name_only(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    """`--keys`, which there is not, would else be `--keys-file`, and a later setting another one's name."""
+    status, out, err = run(capsys, "serve", flag, "1")
+    assert (status, out) == (2, "")
+    assert f"unrecognized arguments: {flag}" in err
+
+
+def test_the_help_of_serve_says_what_a_setting_may_be(capsys: pytest.CaptureFixture[str]) -> None:
+    words = " ".join(run(capsys, "serve", "--help")[1].split())
+    assert "--model-control {none,poll,explicit} " in words
+    assert "--log-level {debug,info,warning,error} " in words
+    assert "--port VALUE " in words
+
+
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (0, f"foldserve {__version__}\n", "")
 
@@ -159,7 +174,17 @@ def test_an_interrupt_exits_as_the_shell_expects(
 
 def test_an_error_is_printed_as_it_is_whatever_its_brackets(capsys: pytest.CaptureFixture[str]) -> None:
     odd = "[bold]a[/]"
-    assert refused(capsys, "layers", odd, *SHIPPED) == f"the store has no model {odd.partition('/')[0]!r}"
+    assert refused(capsys, "layers", odd, *SHIPPED) == (
+        f"the store has no model {odd.partition('/')[0]!r}; it has digits"
+    )
+
+
+def test_a_model_that_is_not_there_is_told_with_those_that_are(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert refused(capsys, "layers", "digit", *SHIPPED) == "the store has no model 'digit'; it has digits"
+    nothing = refused(capsys, "layers", "digit", "--model-store", str(tmp_path))
+    assert nothing == "the store has no model 'digit'; it has none"
 
 
 # models
@@ -375,7 +400,7 @@ def test_training_for_no_epochs_is_refused(
         asked.append(arguments["epochs"])
         raise InvalidConfiguration("this test does not train")
 
-    monkeypatch.setattr("service.network.training.train_digits", train)
+    monkeypatch.setattr("service.training.training.train_digits", train)
     run(capsys, "train-digits", "--epochs", epochs, "--model-store", str(tmp_path))
     assert asked == [int(epochs)]
 
@@ -390,7 +415,7 @@ def test_what_was_trained_has_its_reference_answers_stored(
         (folder / "reference.safetensors").unlink()
         return Trained(folder, store.open(name, version).manifest, 716, 719)
 
-    monkeypatch.setattr("service.network.training.train_digits", train)
+    monkeypatch.setattr("service.training.training.train_digits", train)
     trained = ["--name", "mine", "--model-version", "3", "--model-store", str(tmp_path)]
     status, out, _ = run(capsys, "train-digits", *trained)
     assert (status, out.splitlines()[-1].rpartition("; ")[2]) == (0, "wrote mine/3")

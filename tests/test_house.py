@@ -50,17 +50,15 @@ ARROWS: dict[str, set[str]] = {
     "engine.run": {"engine.arena", "engine.doorbell"},
     "engine.line": {"engine.arena", "engine.doorbell", "engine.run", "batching.job", "errors"},
     "engine.errands": {"engine.change", "engine.control", "errors"},
+    "engine.editions": {"engine.card", "engine.control", "batching.admission", "errors"},
+    "engine.backlog": {
+        *("engine.board", "engine.doorbell", "engine.editions", "engine.run"),
+        *("batching.admission", "batching.policy", "errors"),
+    },
     "engine.client": {
-        *(
-            "engine.arena",
-            "engine.board",
-            "engine.card",
-            "engine.control",
-            "engine.doorbell",
-            "engine.errands",
-        ),
-        *("engine.line", "engine.log_level", "engine.run", "batching.admission", "batching.job", "settings"),
-        "errors",
+        *("engine.arena", "engine.backlog", "engine.board", "engine.card", "engine.control"),
+        *("engine.editions", "engine.errands", "engine.line", "engine.log_level", "engine.run"),
+        *("batching.admission", "batching.job", "settings", "errors"),
     },
     # The engine's side
     "engine.link": {"engine.arena", "engine.doorbell"},
@@ -71,7 +69,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "engine.stopwatch": set(),
     "engine.allocator": set(),
-    "engine.memory": {"plan.cgroup", "store.model_store", "errors"},
+    "engine.memory": {"plan.cgroup", "store.content", "store.model_store", "errors"},
     "engine.unfolded": {"engine.stopwatch", "graph", "network", "store", "errors"},
     "engine.golden": {"engine.stopwatch", "graph", "store", "errors"},
     "engine.layers": {
@@ -88,16 +86,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "engine.watching": {"plan", "graph", "network", "store", "inspection"},
     "engine.budget": set(),
-    "engine.observer": {
-        *(
-            "engine.budget",
-            "engine.card",
-            "engine.linked_job",
-            "engine.watching",
-            "inspection",
-            "batching.job",
-        ),
-    },
+    "engine.draw": {"engine.budget", "engine.linked_job", "batching.job"},
+    "engine.observer": {"engine.card", "engine.draw", "engine.watching", "inspection"},
     "engine.sampler": {
         *("engine.budget", "engine.card", "engine.linked_job", "engine.observer", "engine.watching"),
         *("inspection", "batching.job", "telemetry"),
@@ -106,10 +96,14 @@ ARROWS: dict[str, set[str]] = {
         *("engine.budget", "engine.card", "engine.doorbell", "engine.linked_job", "engine.watching"),
         *("plan.observation", "batching.job", "batching.queue", "telemetry"),
     },
+    "engine.folded": {
+        *("engine.layers", "engine.stopwatch", "engine.unfolded", "engine.watching", "plan.plan"),
+        *("graph", "network", "store.model_store"),
+    },
     "engine.loading": {
         *(
+            "engine.folded",
             "engine.golden",
-            "engine.layers",
             "engine.watching",
             "engine.unfolded",
             "engine.stopwatch",
@@ -140,24 +134,44 @@ ARROWS: dict[str, set[str]] = {
         *("inspection", "engine.layers", "engine.loading", "plan.device", "store.model_store"),
         *("settings", "arguments", "console", "errors"),
     },
+    # The shipped model
+    "training": {"engine.unfolded", "network", "store", "settings", "console", "errors"},
     "engine.selection": {"store.model_store", "settings", "errors"},
     "engine.repertoire": {"engine.card", "engine.loading", "plan.plan", "store.model_store"},
     "engine.acceptance": {
         *("engine.card", "engine.change", "engine.repertoire", "engine.selection", "inspection", "store"),
         *("engine.allocator", "errors"),
     },
+    "engine.undertaking": {
+        *("engine.acceptance", "engine.change", "engine.loading", "engine.selection", "inspection"),
+        *("store.model_store", "errors"),
+    },
+    "engine.preparation": {
+        *("engine.acceptance", "engine.change", "engine.loading", "engine.repertoire"),
+        *("engine.selection", "engine.stalled", "engine.undertaking", "store.model_store", "errors"),
+    },
     "engine.turnover": {
-        *("engine.acceptance", "inspection"),
+        *("engine.acceptance", "engine.preparation", "engine.undertaking"),
         *("engine.card", "engine.change", "engine.control", "engine.linked_job", "engine.loading"),
-        *("engine.repertoire", "engine.sampler", "engine.selection", "batching.queue", "plan.plan"),
-        *("engine.examiner", "store.model_store", "errors"),
+        *("engine.repertoire", "engine.sampler", "batching.queue", "plan.plan"),
+        *("engine.examiner", "store.model_store"),
+    },
+    "engine.runner": {
+        *("engine.board", "engine.doorbell", "engine.linked_job", "engine.repertoire", "engine.sampler"),
+        *("engine.switchboard", "batching", "telemetry"),
+    },
+    "engine.stalled": {
+        *("engine.allocator", "engine.child", "engine.selection", "store.model_store", "errors"),
     },
     "engine.engine": {
         *("engine.loading", "engine.board", "engine.control", "engine.doorbell", "engine.linked_job"),
         *(
             "engine.acceptance",
+            "engine.preparation",
             "engine.repertoire",
+            "engine.runner",
             "engine.selection",
+            "engine.stalled",
             "engine.switchboard",
             "engine.turnover",
             "plan.device",
@@ -225,16 +239,17 @@ ARROWS: dict[str, set[str]] = {
     },
     "greeting": {"console", "engine.card", "settings"},
     "cli": {
-        *("app", "engine.unfolded", "importing", "evaluation.command", "calibration.command"),
-        *("doctor.command", "folding.command", "layers.command", "arguments", "configuration", "console"),
-        *("greeting", "network", "plan.openmp", "store", "settings", "errors"),
+        *("app", "importing", "evaluation.command", "calibration.command", "doctor.command"),
+        *("folding.command", "layers.command", "training.command", "arguments", "configuration", "console"),
+        *("greeting", "plan.openmp", "store", "settings", "errors"),
     },
     "__main__": {"cli"},
 }
 MAY_IMPORT_TORCH = (
-    *("plan", "graph", "network", "store.weights", "store.payloads", "engine.engine", "engine.golden"),
-    *("engine.layers", "engine.loading", "engine.turnover", "engine.unfolded", "engine.watching"),
-    *("importing", "evaluation", "calibration", "doctor", "folding"),
+    *("plan", "graph", "network", "store.weights", "store.payloads", "engine.engine", "engine.folded"),
+    *("engine.golden", "engine.layers", "engine.loading", "engine.runner", "engine.turnover"),
+    *("engine.unfolded", "engine.watching"),
+    *("importing", "evaluation", "calibration", "doctor", "folding", "training"),
 )
 WITHOUT_TORCH = (
     *(
@@ -251,14 +266,16 @@ WITHOUT_TORCH = (
         "errors",
     ),
     *("keyring", "engine.change", "engine.changes", "engine.errands", "engine.poller", "engine.roster"),
-    *("engine.acceptance", "engine.repertoire", "engine.selection"),
+    *("engine.acceptance", "engine.preparation", "engine.repertoire", "engine.selection"),
+    "engine.undertaking",
     *("importing.command", "importing.arguments", "plan.cgroup", "plan.cores"),
     *("evaluation.command", "evaluation.pictures", "evaluation.batches", "console"),
     *("calibration.command", "calibration.gallery", "doctor.command", "layers.command", "arguments"),
-    *("folding.command", "greeting"),
+    *("folding.command", "greeting", "training.command"),
     *("store.manifest", "store.model_store", "store.program", "store.golden"),
     *("engine.supervisor", "engine.child", "engine.placement", "engine.backoff", "engine.control"),
     *("engine.arena", "engine.board", "engine.card", "engine.client", "engine.doorbell", "engine.line"),
+    *("engine.backlog", "engine.draw", "engine.editions"),
     *("engine.link", "engine.linked_job", "engine.run", "engine.switchboard"),
     *("engine.budget", "engine.examiner", "engine.observer", "engine.sampler", "store.baseline"),
     "engine.__main__",  # until it begins: what loads torch comes behind its order

@@ -172,9 +172,19 @@ def test_the_file_is_read_anew_when_it_changes(file: Path, caplog: pytest.LogCap
     assert [whose(ring, f"Bearer {key}") for key in (SHOP, SECRET)] == ["nobody", "inference next"]
     assert whose(ring, f"Bearer {OPS}") == "admin ops"
     assert [record.message for record in caplog.records] == [
-        "the keys were read anew: there are 3",
-        "the keys were read anew: there are 2",
+        "the keys were read anew: 3 in all",
+        "the keys were read anew: 2 in all",
     ]
+
+
+def test_a_keyring_that_follows_another_is_silent_about_a_file_that_did_not_change(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file.write_text(f"inference:shop:{SHOP}\n")
+    second = Keyring(Settings(keys_file=file), keyring(file=file).keys())
+    assert whose(second, f"Bearer {SHOP}") == "inference shop"
+    assert not caplog.records
 
 
 def test_a_file_that_is_renamed_into_its_place_is_read(file: Path) -> None:

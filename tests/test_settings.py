@@ -116,6 +116,19 @@ def test_a_wrong_value_is_refused_by_the_variable_s_name(
     assert said.startswith(f"{variable}: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("versions", "newest", "latest, latest:N, all, or numbers such as 1,4"),
+        ("allowed_hosts", "a b", "separated by commas"),
+    ],
+)
+def test_a_value_of_a_wrong_form_is_told_the_form_in_words(name: str, value: str, said: str) -> None:
+    complained = complaint(**{name: value})
+    assert said in complained
+    assert "pattern" not in complained
+
+
 def test_every_wrong_value_is_named_at_once() -> None:
     said = complaint(port="x", timeout_ms=0)
     assert [part.partition(":")[0] for part in said.split("; ")] == ["FOLDSERVE_PORT", "FOLDSERVE_TIMEOUT_MS"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from service.diagnosis.sample import Sample
+from service.diagnosis.variant import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,27 +21,45 @@ Verdict = Literal["fits", "fault", "unclear"]
 
 FEW = 4
 """With fewer images there is no telling how sure a difference is: only gross faults are named."""
-_GROSS = 1.0
-"""What a gross fault costs in score, at least."""
 _SURE = 3.0
-"""Standard errors of a gain."""
-_EXPLAINED = 0.5
-"""Of the score as configured, at least: a variant that is a little better explains nothing."""
+"""Standard errors of a gain, where it shows that something is wrong."""
+_NAMED = 2.0
+"""Standard errors of a gain, where another variant has shown it and this one may be what is wrong. The images
+in which much is wrong make most of a gain, so that even the right variant's is less sure than it looks."""
 _AS_GOOD = 0.35
 """Of the largest gain, at most: what stays behind it by less is as good."""
 _FITS = 0.5
 
-_LEAST: dict[Fault, float] = {
-    "division by 255": 0.3,
-    "inversion": 0.2,
-    "channel order": 0.06,
-    "resize": 0.08,
-    "interpolation": 0.08,
-    "mean and std": 0.3,
+
+@dataclass(frozen=True)
+class _Bar:
+    """What a variant has to gain."""
+
+    least: float
+    share: float
+    """Of the score as configured: a variant that is a little better explains nothing."""
+
+
+_MOST = 2 / 3
+"""The share of what is exact: the right order or size leaves what sampling leaves. Another mix of classes
+looks like another order or size too, but not so through and through."""
+_BARS: dict[Fault, _Bar] = {
+    "division by 255": _Bar(0.3, 0.5),
+    "inversion": _Bar(0.2, 0.5),
+    "channel order": _Bar(0.06, _MOST),
+    "resize": _Bar(0.08, _MOST),
+    "interpolation": _Bar(0.08, _MOST),
+    "mean and std": _Bar(0.3, 0.5),
 }
-"""The faults, the more particular first, and the least gain that tells. Images that are darker than those of
-training, or training on augmented ones, look like another mean and std, and another mean and std makes good
-for much; nothing looks like another order."""
+"""The faults, the more particular first. Images that are darker than those of training, or training on
+augmented ones, look like another mean and std, and another mean and std makes good for much."""
+_REVERSED = _Bar(1.0, _MOST)
+"""For the order with mean and std in reverse too. Every channel keeps its mean, so that only mixtures of
+colours tell, and those are another with every mix of classes."""
+_OWN = _Bar(0.8, 0.5)
+"""For the images' own mean and std, which make good for the light and the colours of these very images."""
+_GROSS = _Bar(1.0, 0.5)
+"""For every variant, where there are few images."""
 
 
 @dataclass(frozen=True)
@@ -109,21 +128,31 @@ def diagnose(
 
 def _likely(scored: Sequence[VariantScore], rows: int) -> VariantScore | None:
     """The variant that explains most of the misfit; of several as good, the most particular fault's."""
-    score = scored[0].score
-    better = [each for each in scored[1:] if _is_better(each, score, rows)]
-    if not better:
+    configured = scored[0]
+    better = [each for each in scored[1:] if _is_better(each, configured, rows)]
+    sure = [each for each in better if rows < FEW or each.gain >= _SURE * each.gain_error]
+    if not sure:
         return None
-    least = min(each.score for each in better)
-    as_good = [each for each in better if each.score <= least + _AS_GOOD * (score - least)]
-    order = list(_LEAST)
+    least = min(each.score for each in sure)
+    as_good = [each for each in better if each.score <= least + _AS_GOOD * (configured.score - least)]
+    order = list(_BARS)
     return min(as_good, key=lambda each: (order.index(_fault(each)), each.score))
 
 
-def _is_better(each: VariantScore, configured: float, rows: int) -> bool:
-    least = _LEAST[_fault(each)]
-    if rows < FEW:
-        return each.gain >= max(_GROSS, _EXPLAINED * configured)
-    return each.gain >= max(least, _EXPLAINED * configured) and each.gain >= _SURE * each.gain_error
+def _is_better(each: VariantScore, configured: VariantScore, rows: int) -> bool:
+    bar = _GROSS if rows < FEW else _bar(each, configured)
+    enough = each.gain >= max(bar.least, bar.share * configured.score)
+    return enough and (rows < FEW or each.gain >= _NAMED * each.gain_error)
+
+
+def _bar(each: VariantScore, configured: VariantScore) -> _Bar:
+    if each.variant.name == OWN:
+        return _OWN
+    return _REVERSED if _is_reversed_too(each.variant, configured.variant) else _BARS[_fault(each)]
+
+
+def _is_reversed_too(variant: Variant, configured: Variant) -> bool:
+    return variant.fault == "channel order" and variant.spec.mean != configured.spec.mean
 
 
 def _fault(each: VariantScore) -> Fault:

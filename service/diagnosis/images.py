@@ -10,21 +10,21 @@ from service.diagnosis.variants import changed, variants
 from service.inputs.decoding import decode_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from service.diagnosis.variant import Variant
     from service.store.manifest import Input
 
 
 def variant_rows(
-    spec: Input, contents: Sequence[bytes], max_pixels: int
+    spec: Input, contents: Sequence[bytes], max_pixels: int, check: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[Variant, np.ndarray]]:
     """The variants that make something else of these JPEGs and PNGs, each with its rows; as configured first.
 
     The rows are network inputs, float32 `[N, C, H, W]`; only one variant's are made at a time. Raises what
-    `decode_image` raises.
+    `decode_image` raises, and what `check` raises before each image.
     """
-    images = Images(contents, max_pixels)
+    images = Images(contents, max_pixels, check)
     for variant in images.variants(spec):
         yield variant, images.rows(variant.spec)
 
@@ -39,9 +39,12 @@ def normalised(pixels: np.ndarray, spec: Input) -> np.ndarray:
 class Images:
     """Encoded images, decoded once in each size."""
 
-    def __init__(self, contents: Sequence[bytes], max_pixels: int) -> None:
+    def __init__(
+        self, contents: Sequence[bytes], max_pixels: int, check: Callable[[], None] = lambda: None
+    ) -> None:
         self._contents = contents
         self._max_pixels = max_pixels
+        self._check = check
         # The mutable state: what was decoded, by what decides its pixels.
         self._decoded: dict[tuple[object, ...], np.ndarray] = {}
 
@@ -54,7 +57,7 @@ class Images:
 
     def part(self, chosen: np.ndarray) -> Images:
         """Some of them, by number, without decoding them anew."""
-        few = Images([self._contents[number] for number in chosen], self._max_pixels)
+        few = Images([self._contents[number] for number in chosen], self._max_pixels, self._check)
         few._decoded = {key: pixels[chosen] for key, pixels in self._decoded.items()}
         return few
 
@@ -68,6 +71,7 @@ class Images:
         if key not in self._decoded:
             pixels = np.empty((len(self._contents), *spec.shape), np.uint8)
             for content, row in zip(self._contents, pixels, strict=True):
+                self._check()
                 decode_image(content, spec, self._max_pixels, row)
             self._decoded[key] = pixels
         return self._decoded[key]

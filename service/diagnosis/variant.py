@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Fault = Literal["channel order", "division by 255", "mean and std", "inversion", "resize", "interpolation"]
 
 CONFIGURED = "as configured"
+OWN = "the images' own mean and std"
 _KEYS = ("colour", "resize", "interpolation", "mean", "std")
 
 

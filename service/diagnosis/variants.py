@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from service.diagnosis.variant import CONFIGURED, Variant
+from service.diagnosis.variant import CONFIGURED, OWN, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from service.store.manifest import Input
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CAFFE = (103.939, 116.779, 123.68)
-"""Blue, green, red, in levels of 0 to 255."""
 _CROPPED = (1.0, 0.875)
 """Parts of the resized image's shorter side that a crop leaves."""
 _NEARLY = 0.02
@@ -38,7 +36,9 @@ def variants(spec: Input, pixels: np.ndarray) -> list[Variant]:
 
 def _others(spec: Input, pixels: np.ndarray) -> Iterator[Variant]:
     yield from _orders(spec)
+    yield from _divisions(spec)
     yield from _normalisations(spec)
+    yield from _negative(spec)
     yield from _own(spec, pixels)
     yield from _sizes(spec)
     yield from _interpolations(spec)
@@ -54,32 +54,36 @@ def _orders(spec: Input) -> Iterator[Variant]:
     yield Variant(f"{other}, mean and std too", "channel order", meaning, reversed_too)
 
 
-def _normalisations(spec: Input) -> Iterator[Variant]:
+def _divisions(spec: Input) -> Iterator[Variant]:
     channels, mean, std = len(spec.mean), np.array(spec.mean), np.array(spec.std)
-
-    def one(name: str, fault: Fault, meaning: str, mean: Sequence[float], std: Sequence[float]) -> Variant:
-        return Variant(name, fault, meaning, changed(spec, mean=list(mean), std=list(std)))
-
-    yield one(
+    yield _normalised(
+        spec,
         "not divided by 255 again",
         "division by 255",
         "Pixels are divided by 255 once too often: mean and std are meant for pixels from 0 to 255.",
         *_as_lists(mean / 255, std / 255),
     )
-    yield one(
+    yield _normalised(
+        spec,
         "divided by 255",
         "division by 255",
         "Pixels are not divided by 255: mean and std are divided by it already.",
         *_as_lists(mean * 255, std * 255),
     )
-    yield one(
+    yield _normalised(
+        spec,
         "pixels from 0 to 255",
         "division by 255",
         "The network was trained on pixels from 0 to 255 as they are.",
         [0.0] * channels,
         [1 / 255] * channels,
     )
-    yield one(
+
+
+def _normalisations(spec: Input) -> Iterator[Variant]:
+    channels, mean, std = len(spec.mean), np.array(spec.mean), np.array(spec.std)
+    yield _normalised(
+        spec,
         "pixels from 0 to 1",
         "mean and std",
         "The network takes no mean and std, or has them in itself, so that they are applied twice.",
@@ -87,13 +91,15 @@ def _normalisations(spec: Input) -> Iterator[Variant]:
         [1.0] * channels,
     )
     if (std > 0).all():
-        yield one(
+        yield _normalised(
+            spec,
             "normalised once",
             "mean and std",
             "The mean and std in model.toml are those of normalising twice.",
             *_as_lists(mean / (1 + np.sqrt(std)), np.sqrt(std)),
         )
-    yield one(
+    yield _normalised(
+        spec,
         "pixels from -1 to 1",
         "mean and std",
         "The network was trained on pixels from -1 to 1.",
@@ -102,20 +108,31 @@ def _normalisations(spec: Input) -> Iterator[Variant]:
     )
     if channels == 3:
         order = 1 if spec.colour == "rgb" else -1
-        yield one(
+        yield _normalised(
+            spec,
             "ImageNet's mean and std",
             "mean and std",
             "The network was trained with the mean and std of ImageNet.",
             _IMAGENET[0][::order],
             _IMAGENET[1][::order],
         )
-    if channels == 1:
-        yield one(
+
+
+def _negative(spec: Input) -> Iterator[Variant]:
+    if len(spec.mean) == 1:
+        yield _normalised(
+            spec,
             "inverted",
             "inversion",
             "The network was trained on the negative of these images: light on dark for dark on light.",
-            *_as_lists(1 - mean, -std),
+            *_as_lists(1 - np.array(spec.mean), -np.array(spec.std)),
         )
+
+
+def _normalised(
+    spec: Input, name: str, fault: Fault, meaning: str, mean: Sequence[float], std: Sequence[float]
+) -> Variant:
+    return Variant(name, fault, meaning, changed(spec, mean=list(mean), std=list(std)))
 
 
 def _own(spec: Input, pixels: np.ndarray) -> Iterator[Variant]:
@@ -124,7 +141,7 @@ def _own(spec: Input, pixels: np.ndarray) -> Iterator[Variant]:
     mean, std = scaled.mean((0, 2, 3)), scaled.std((0, 2, 3))
     if (std > 0).all():
         yield Variant(
-            "the images' own mean and std",
+            OWN,
             "mean and std",
             "The network was trained on inputs with a mean of 0 and a standard deviation of 1.",
             changed(spec, mean=mean.round(4).tolist(), std=std.round(4).tolist()),

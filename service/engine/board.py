@@ -61,6 +61,8 @@ class Part:
     """When it was last heard of; 0 until it does its work."""
     work_s = _Real(5)
     """Of a worker: how long the engine will need for its rows, by its estimate."""
+    begun_at = _Real(6)
+    """When the supervisor, which writes this alone, started it; 0 once an engine begins to load."""
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory

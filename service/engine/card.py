@@ -51,6 +51,8 @@ class WatchedLayer(BaseModel):
     part: Part
     rows: float
     """How many independent rows its statistics are worth."""
+    has_pixels: bool = True
+    """Whether a row has several values for each channel there."""
 
 
 class ModelFacts(BaseModel):
@@ -138,7 +140,7 @@ class ModelCard:
         mean, var, weight = (
             stored[kind] if kind in stored else np.ones(stats.num_features, np.float32) for kind in _COMPARED
         )
-        return WatchedNorm(layer.name, layer.part, mean, var, weight, stats.eps, layer.rows)
+        return WatchedNorm(layer.name, layer.part, mean, var, weight, stats.eps, layer.rows, layer.has_pixels)
 
 
 def write(card: ModelCard) -> int:

@@ -15,6 +15,7 @@ _MOST_DETAIL = 4000
 
 Refusal = Literal[
     "LoadRefused",
+    "LoadStalled",
     "UnknownModel",
     "UnknownVersion",
     "NotWatched",
@@ -25,8 +26,9 @@ Refusal = Literal[
 ]
 _KNOWN = (
     *(errors.UnknownModel, errors.UnknownVersion, errors.Draining, errors.EngineFailed),
-    *(errors.NotWatched, errors.TooFewRows, errors.NotStored),
+    *(errors.NotWatched, errors.TooFewRows, errors.NotStored, errors.LoadStalled),
 )
+_PASSING = (errors.DoesNotFit, errors.LoadStalled, errors.EngineFailed)
 
 
 class Change(BaseModel):
@@ -41,6 +43,8 @@ class Change(BaseModel):
     model: str
     version: int | None = None
     """For `accept`; loading and unloading is of all versions."""
+    is_retry: bool = False
+    """Whether nothing has changed since the same was refused for what may pass."""
 
     def packed(self) -> bytes:
         """As the text of a message."""
@@ -56,13 +60,16 @@ class Settled(BaseModel):
     refusal: Refusal | None = None
     """The class of the error, of `service.errors`; None where the change was made."""
     detail: str = ""
+    may_pass: bool = False
+    """Whether the same may be done later, though nothing changes in the store."""
 
     @classmethod
     def refused(cls, change: Change, error: errors.FoldserveError) -> Self:
         """Not made, for that reason; what is wrong with a version counts as `LoadRefused`."""
         kind = type(error).__name__ if isinstance(error, _KNOWN) else "LoadRefused"
         detail = str(error).encode("utf-8", "backslashreplace").decode()[:_MOST_DETAIL]
-        return cls.model_validate({"change": change, "refusal": kind, "detail": detail})
+        may_pass = isinstance(error, _PASSING)
+        return cls.model_validate({"change": change, "refusal": kind, "detail": detail, "may_pass": may_pass})
 
     @property
     def outcome(self) -> str:

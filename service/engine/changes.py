@@ -39,6 +39,8 @@ class Changes:
         self._fences: dict[int, tuple[Settled, set[Child]]] = {}
         self._users: dict[int, set[Child]] = {}
         self._refusal: FoldserveError | None = None
+        self.witness: Callable[[Settled], None] | None = None
+        """Who hears of every end besides."""
 
     def ask(self, change: Change, asker: Child | None = None, number: int = 0) -> None:
         """Have a change made; whoever asked is told its end under `number`."""
@@ -113,6 +115,8 @@ class Changes:
     def _tell(self, ticket: int, settled: Settled) -> None:
         _, asker, number = self._asked.pop(ticket)
         self._telemetry.model_change(settled.known_model, settled.change.action, settled.outcome)
+        if self.witness:
+            self.witness(settled)
         for worker in self._workers():
             worker.tell(Message(Kind.SETTLED, number if worker is asker else 0, settled.packed()))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,35 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from service.engine import allocator, golden, memory, unfolded, watching
+from service.engine import allocator, golden, memory, unfolded
 from service.engine.card import ModelCard, ModelFacts, WatchedLayer
-from service.engine.layers import Layers
+from service.engine.folded import fold
 from service.engine.stopwatch import Stopwatch
 from service.errors import InvalidManifest
-from service.graph.fold import fold_graph
-from service.graph.parity import pixel_probe, require_same
-from service.graph.precision import astype
 from service.inspection.thresholds import Thresholds
 from service.plan import bucket, tuning
 from service.plan.device import describe, free_bytes, use_threads
+from service.plan.pixels import pixel_probe, require_same
 from service.plan.plan import PRECISIONS, Plan, Precision, lower
 from service.plan.preprocessing import Preprocessing
 from service.plan.threads import worthwhile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from torch import Tensor, fx
 
-    from service.engine.unfolded import Origin, Unfolded
+    from service.engine.unfolded import Unfolded
     from service.engine.watching import Wanted, Watching
-    from service.graph.parity import Expected
-    from service.graph.report import FoldReport
-    from service.network.batch_norm import BatchNorm
     from service.store.model_store import StoredModel
-
-
-log = logging.getLogger("foldserve.engine")
 
 _TIMED_ROWS = 8
 DEFAULTS = Thresholds()
@@ -53,17 +44,6 @@ class Loaded:
     card: ModelCard
     watching: Watching | None = None
     """What looks at its live rows; None where nothing does."""
-
-
-@dataclass(frozen=True)
-class _Folded:
-    """What is still asked of a network behind its fold."""
-
-    report: FoldReport
-    expected: Expected
-    origin: Origin
-    layers: Layers
-    watching: Watching | None
 
 
 def load(
@@ -99,7 +79,7 @@ def load(
     memory.require_room(stored, memory.free_bytes() if free is None else free, free_bytes(device))
     labels = stored.labels()
     with allocator.giving_back():
-        graph, folded = _folded(stored, read, computed, precision, step, device, watch)
+        graph, folded = fold(stored, read, computed, precision, step, device, watch)
         with step("tune" if tune else "lower"):
             if device.type == "cpu" and not threads and not tune:
                 use_threads(worthwhile(graph.graph, torch.get_num_threads()))
@@ -149,52 +129,12 @@ def _said_of(watching: Watching) -> dict[str, Any]:
     """What the card says of the norms that are watched."""
     norms = watching.watched.norms
     return {
-        "watched": [WatchedLayer(name=norm.name, part=norm.part, rows=norm.rows) for norm in norms],
+        "watched": [
+            WatchedLayer(name=norm.name, part=norm.part, rows=norm.rows, has_pixels=norm.has_pixels)
+            for norm in norms
+        ],
         "moments_shape": [2, len(watching.watched.mean)],
     }
-
-
-def _folded(
-    stored: StoredModel,
-    read: Callable[[StoredModel, Stopwatch], Unfolded],
-    computed: Precision,
-    precision: str,
-    step: Stopwatch,
-    device: torch.device,
-    watch: Wanted | None,
-) -> tuple[fx.GraphModule, _Folded]:
-    source = read(stored, step)
-    with step("fold"):
-        folded = fold_graph(source.reference, computed.dtype)
-        expected = source.reference.expected(computed.proven_as)
-    with step("layers"):
-        layers = Layers.of(source, folded, computed, precision)
-    with step("fold"):
-        origin = source.origin
-        watched = _watched(stored, source, layers.norms, device, watch) if watch else None
-        del source
-        # Graphs and their modules hold each other: without a collection three copies of the weights would
-        # lie beside the plan's own.
-        gc.collect()
-        graph, report = astype(folded.module, computed.dtype), folded.report
-        del folded
-        gc.collect()
-    return graph, _Folded(report, expected, origin, layers, watched)
-
-
-def _watched(
-    stored: StoredModel,
-    source: Unfolded,
-    called: Mapping[str, BatchNorm],
-    device: torch.device,
-    wanted: Wanted,
-) -> Watching | None:
-    """What looks at live rows; None where that cannot be, which is no reason not to serve."""
-    try:
-        return watching.of(stored, source.reference.captured, called, device, wanted)
-    except Exception:
-        log.exception("%s: live rows are not looked at", stored)
-        return None
 
 
 def _lowered(

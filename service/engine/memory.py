@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from service.errors import ModelRefused
+from service.errors import DoesNotFit
 from service.plan.cgroup import Group, groups, lines
+from service.store import content
 
 if TYPE_CHECKING:
     from service.store.model_store import StoredModel
@@ -35,7 +36,7 @@ _FILES = {
 
 
 def require_room(stored: StoredModel, free: float, on_device: float = math.inf) -> None:
-    """Raise `ModelRefused`, before the weights are read, where loading a version would not fit.
+    """Raise `DoesNotFit`, before the weights are read, where loading a version would not fit.
 
     `free` are the bytes that loading may take of the machine's memory, `on_device` those of a device
     with memory of its own, which holds the weights once.
@@ -43,7 +44,7 @@ def require_room(stored: StoredModel, free: float, on_device: float = math.inf) 
     size = _in_float32(stored.weights_path)
     for where, needed, left in (("", _PEAK * size, free), (" on the device", size, on_device)):
         if needed > left:
-            raise ModelRefused(
+            raise DoesNotFit(
                 f"{stored}: loading it takes about {_in_mib(needed)}{where}, {_in_mib(left)} are free; "
                 f"its weights are {_in_mib(size)}"
             )
@@ -52,7 +53,7 @@ def require_room(stored: StoredModel, free: float, on_device: float = math.inf) 
 def _in_float32(path: Path) -> int:
     """Bytes of the weights in a file, by its header and its size; what is wrong with it its reader says."""
     try:
-        size = path.stat().st_size
+        size = content.size(path)
         with safe_open(path, "numpy") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - no mapping
             return max(size, 4 * sum(map(math.prod, shapes)))

@@ -1,26 +1,20 @@
-"""The observer: draws rows from those that are answered and looks at them, for one version."""
+"""The observer: looks at rows of one version that were drawn from those that are answered."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import os
-import random
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from service.engine.budget import Rate
+from service.engine.draw import Draw
 from service.inspection.recent_rows import RecentRows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from service.batching.job import Part
     from service.engine.card import ModelKey
-    from service.engine.linked_job import LinkedJob
     from service.engine.watching import Watching
     from service.inspection.baseline import Baseline
     from service.inspection.drift import Drift
@@ -35,58 +29,34 @@ _LEARNS = 0.1
 """How much the time of the last rows weighs in what a row is thought to take."""
 
 
-class _Sampled(NamedTuple):
-    """A row that waits to be looked at."""
-
-    row: np.ndarray
-    """A copy: `[1, C, H, W]`."""
-    answer: int
-    """The class that the network gave it; 0 where it gives none."""
-    client: int
-
-
 class Observer:
-    """Draws rows of one version and fills its windows with what its norms saw of them."""
+    """Fills the windows of one version with what its norms saw of the rows in `draw`."""
 
     def __init__(self, key: ModelKey, watching: Watching, share: float) -> None:
         self.key = key
         self.drift: Drift = watching.drift
         self._observation = watching.observation
-        self._share = share
         self._secret = os.urandom(16)  # digests of rows say nothing to anybody else
-        self._random = random.Random()  # noqa: S311 - nobody is kept out by it
-        self._row_s, self._rows_at_once = self._measured(watching.probe)
-        # The mutable state: what was seen of late, how often rows come, which are drawn, which of them wait,
-        # the answers to those under way and their digests, and how often in a row it failed.
+        row_s, rows_at_once = self._measured(watching.probe)
+        self.draw = Draw(share, rows_at_once, row_s)
+        # The mutable state: what was seen of late, the answers to the rows under way and their digests, and
+        # how often in a row it failed.
         self.recent = RecentRows(self.drift.watched)
         self.failures = 0
         self._spent_s = 0.0
-        self._rate = Rate()
-        self._skip = 0
-        self._drawn = 0
-        self._waiting: list[_Sampled] = []
         self._answers: list[int] = []
         self._digests: list[bytes] = []
         self._told_at = 0.0
 
     @property
     def is_running(self) -> bool:
-        """Whether rows are under way."""
-        return self._observation.is_running
+        """Whether rows are under way; of norms that read the input there is no call to make."""
+        return bool(self._answers)
 
     @property
     def has_work(self) -> bool:
         """Whether a row waits or is under way."""
-        return bool(self._waiting) or self.is_running
-
-    def see(self, rows: np.ndarray, answers: np.ndarray, batch: Sequence[Part[LinkedJob]]) -> None:
-        """Draw from the rows of one batch: every row has the same chance, as far as the rate is steady."""
-        self._rate.count(len(rows))
-        while self._skip < len(rows):
-            number = self._skip
-            self._draw(rows[number : number + 1], answers[number], _client(batch, number))
-            self._skip += 1 + self._gap()
-        self._skip -= len(rows)
+        return bool(self.draw.waiting) or self.is_running
 
     def work(self, until: float) -> Drift | None:
         """Make a few calls for the rows under way, or begin with the next; the drift where there is news."""
@@ -100,7 +70,8 @@ class Observer:
         news = self._finished() if is_through else None
         self._spent_s += time.monotonic() - started
         if is_through:
-            self._row_s += (self._spent_s / len(self._answers) - self._row_s) * _LEARNS
+            self.draw.row_s += (self._spent_s / len(self._answers) - self.draw.row_s) * _LEARNS
+            self._answers = []
         return news
 
     def _finished(self) -> Drift | None:
@@ -126,15 +97,13 @@ class Observer:
 
     def give_up_rows(self) -> None:
         """Forget all rows that wait or are under way."""
-        self._waiting, self._answers, self._digests, self._drawn = [], [], [], 0
+        self.draw.forget()
+        self._answers, self._digests = [], []
         self._observation.forget()
 
     def _begin(self) -> None:
         """Take the rows that wait and count, as far as they are of one dtype."""
-        quota, dtype = self.drift.window.quota, self._waiting[0].row.dtype
-        taken = [one for one in self._waiting if one.row.dtype == dtype]
-        self._waiting = [one for one in self._waiting if one.row.dtype != dtype]
-        self._drawn = len(self._waiting)
+        quota, taken = self.drift.window.quota, self.draw.take()
         digests = [self._digest(one.row) for one in taken]
         counted = [
             (one, digest)
@@ -145,23 +114,6 @@ class Observer:
         self._digests = [digest for _, digest in counted]
         if counted:
             self._observation.begin(np.concatenate([one.row for one, _ in counted]))
-
-    def _draw(self, row: np.ndarray, answer: np.ndarray, client: int) -> None:
-        """Let a row wait; where too many do, it takes the place of one of them by lot, or of none."""
-        self._drawn += 1
-        is_full = len(self._waiting) == self._rows_at_once
-        place = self._random.randrange(self._drawn) if is_full else len(self._waiting)
-        if place < self._rows_at_once:
-            is_class = answer.ndim == 1
-            sampled = _Sampled(row.copy(), int(answer.argmax()) if is_class else 0, client)
-            self._waiting[place : place + 1] = [sampled]
-
-    def _gap(self) -> int:
-        """How many rows to leave out before the next, so that each is drawn with the chance of now."""
-        chance = min(1.0, self._share / (self._row_s * max(self._rate.per_second, 1e-9)))
-        if chance >= 1:
-            return 0
-        return int(math.log(1 - self._random.random()) / math.log1p(-chance))
 
     def _digest(self, row: np.ndarray) -> bytes:
         return hashlib.blake2b(row.tobytes(), digest_size=8, key=self._secret).digest()
@@ -181,15 +133,6 @@ class Observer:
             self._observation.finished()
             whole += time.monotonic() - started
         return max(whole, 1e-6), max(1, min(_MOST_ROWS, int(_LONGEST_CALL_S / max(longest, 1e-9))))
-
-
-def _client(batch: Sequence[Part[LinkedJob]], row: int) -> int:
-    """Whose row it is."""
-    for part in batch:
-        row -= part.stop - part.start
-        if row < 0:
-            return part.job.client
-    return 0
 
 
 def _log_change(key: ModelKey, before: str, report: DriftReport) -> None:

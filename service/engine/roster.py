@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from service.engine import arena, card
@@ -63,6 +64,7 @@ class Roster:
     def enter_engine(self, engine: Child) -> None:
         """The engine was started."""
         self.engine = engine
+        self._board.engine.begun_at = time.monotonic()
         _listen_to(engine, self._hear_engine)
         self._tell_level(engine)
 
@@ -83,6 +85,7 @@ class Roster:
     def enter_worker(self, number: int, worker: Child) -> None:
         """A worker was started; it is told what the others know already."""
         self.workers[number] = worker
+        self._board.workers[number].begun_at = time.monotonic()
         _listen_to(worker, lambda message: self._hear_worker(number, message))
         self._tell_level(worker)
         for index, descriptor in self._cards.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from service.engine.budget import Budget
 from service.engine.observer import Observer
-from service.inspection.drift import unseen
+from service.inspection.drift_report import unseen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +110,7 @@ class Sampler:
         if observer is None:
             return
         try:
-            observer.see(rows, answers, batch)
+            observer.draw.see(rows, answers, batch)
         except Exception:
             log.exception(_BROKE, *observer.key)
             self._broke(number, observer)

@@ -6,7 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from service.errors import FoldserveError, InvalidConfiguration, UnknownModel, UnknownVersion
+from service.errors import FoldserveError, InvalidConfiguration, StoreError, UnknownModel, UnknownVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -56,15 +56,30 @@ class Selection:
         names = self.names()
         if not names and self._settings.model_control == "none":
             raise InvalidConfiguration("the model store holds no model")
-        return [picked for name in names for picked in self.of(name)]
+        return [picked for name in names if not self.is_unfinished(name) for picked in self.of(name)]
 
     def state(self, name: str) -> State:
         """What is another once a version of the model comes, goes or changes; empty where there is none."""
         try:
-            chosen = _chosen(self._store.versions(name), self._settings.versions)
+            chosen = _chosen(self._versions(name), self._settings.versions)
         except UnknownModel:
             return ()
         return tuple((version, self._store.fingerprint(name, version)) for version in chosen)
+
+    def is_unfinished(self, name: str) -> bool:
+        """Whether a model is being written: where the store is polled, no version has its manifest yet."""
+        try:
+            versions = self._store.versions(name)
+        except UnknownModel:
+            return False
+        return bool(_chosen(versions, self._settings.versions)) and not self._versions(name)
+
+    def _versions(self, name: str) -> list[int]:
+        """Those that are there; where the store is polled, whoever writes one writes its manifest last."""
+        versions = self._store.versions(name)
+        if self._settings.model_control != "poll":
+            return versions
+        return [version for version in versions if self._store.has_manifest(name, version)]
 
     def _opened(self, keys: Iterable[tuple[str, int]]) -> Iterator[Picked]:
         for name, version in keys:
@@ -79,7 +94,7 @@ class Selection:
 
     def of(self, name: str) -> list[Picked]:
         """The versions of one model, ascending; raises `UnknownModel`, `UnknownVersion` and `StoreError`."""
-        there = self._store.versions(name)
+        there = self._versions(name)
         chosen = _chosen(there, self._settings.versions)
         if not chosen:
             none = "none of the versions that are to be served" if there else "no version"
@@ -90,6 +105,12 @@ class Selection:
         """One version, whether it is to be served or not; raises `StoreError`, and where it is gone."""
         fingerprint = self._store.fingerprint(name, version)
         return Picked(self._store.open(name, version), fingerprint)
+
+    def require_unchanged(self, picked: Picked) -> None:
+        """Raise `StoreError` where the version's files are others now than before it was read, or gone."""
+        stored = picked.stored
+        if self._store.fingerprint(stored.name, stored.version) != picked.fingerprint:
+            raise StoreError(f"{stored} was changed while it was loaded")
 
 
 def _chosen(there: list[int], policy: str) -> list[int]:

@@ -74,6 +74,7 @@ class Supervisor:
         engine = asyncio.create_task(self._keep_engine())
         besides = [asyncio.create_task(self._watch())]
         if self._settings.model_control == "poll":
+            self._roster.changes.witness = self._poller.hear
             besides.append(asyncio.create_task(self._poll()))
         for task in (*workers, engine, *besides):
             task.add_done_callback(self._require)
@@ -176,16 +177,15 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Kill what lives and does nothing, so that it is replaced."""
-        longest_s = self._settings.hang_timeout_s
-        watch = Watch(self._board, longest_s)
+        watch = Watch(self._board, self._settings.hang_timeout_s, self._settings.start_timeout_s)
         while True:
             await asyncio.sleep(TICK_S)
             silent = watch.look()
             if silent.engine and self._roster.engine:
-                log.error("the engine has been silent for %g s", longest_s)
+                log.error("the engine %s", watch.said_of(self._board.engine))
                 self._roster.engine.kill()
             for number in silent.workers:
-                log.error("worker %d has been silent for %g s", number, longest_s)
+                log.error("worker %d %s", number, watch.said_of(self._board.workers[number]))
                 self._roster.kill_worker(number)
 
     async def _poll(self) -> None:

@@ -2,75 +2,55 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
 
 from service.engine import card
-from service.engine.change import Change, Settled
+from service.engine.change import Change
 from service.engine.control import Kind, Message
-from service.errors import EngineFailed, FoldserveError, UnknownModel
+from service.engine.undertaking import Undertaking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
     from service.batching.queue import Queue
-    from service.engine.acceptance import Acceptance, Accepted
+    from service.engine.acceptance import Accepted
     from service.engine.card import ModelCard
     from service.engine.control import Control
     from service.engine.examiner import Examiner
     from service.engine.linked_job import LinkedJob
     from service.engine.loading import Loaded
+    from service.engine.preparation import Preparation
     from service.engine.repertoire import Entry, Repertoire
     from service.engine.sampler import Sampler
-    from service.engine.selection import Selection
-    from service.inspection.recent_rows import Snapshot
     from service.plan.plan import Plan
-    from service.store.model_store import Fingerprint, StoredModel
-
-log = logging.getLogger("foldserve.engine")
-
-
-@dataclass
-class _Asked:
-    """A change under way; the loading thread writes into it until it says that it is done."""
-
-    ticket: int
-    change: Change
-    fresh: list[tuple[Loaded, Fingerprint]] = field(default_factory=list)
-    kept: set[int] = field(default_factory=set)
-    recent: dict[int, Snapshot | None] = field(default_factory=dict)
-    accepted: Accepted | None = None
-    settled: Settled | None = None
+    from service.store.model_store import Fingerprint
 
 
 class Turnover:
-    """Makes one change after the other: loads on a thread of its own, all else on the engine's.
+    """Makes one change after the other: prepares it on a thread of its own, does all else on the engine's.
 
-    `load` makes a version ready to be served. A change is made as a whole or not at all.
+    A change is made as a whole or not at all.
     """
 
     def __init__(
         self,
-        load: Callable[[StoredModel], Loaded],
-        selection: Selection,
-        acceptance: Acceptance,
+        preparation: Preparation,
         repertoire: Repertoire,
         sampler: Sampler,
         examiner: Examiner,
         queue: Queue[LinkedJob],
         control: Control,
     ) -> None:
-        self._load = load
-        self._selection = selection
-        self._acceptance = acceptance
+        self._preparation = preparation
         self._repertoire = repertoire
         self._sampler = sampler
         self._examiner = examiner
@@ -79,13 +59,13 @@ class Turnover:
         self._done = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # The mutable state: what was asked for, the first of it under way, and the steps that are left of
         # its end.
-        self._asked: deque[_Asked] = deque()
+        self._asked: deque[Undertaking] = deque()
         self._steps: Iterator[None] = iter(())
 
     @property
     def is_loading(self) -> bool:
-        """Whether a change is under way, on a thread that nobody can stop."""
-        return bool(self._asked)
+        """Whether a change is under way, or was given up, on a thread that nobody can stop."""
+        return bool(self._asked) or self._preparation.is_stalled
 
     def fileno(self) -> int:
         """The descriptor that says when `step` has something to do."""
@@ -103,7 +83,7 @@ class Turnover:
             self._examiner.end(message.number)
             self._repertoire.retire(message.number)
             return
-        self._asked.append(_Asked(message.number, Change.model_validate_json(message.text)))
+        self._asked.append(Undertaking(message.number, Change.model_validate_json(message.text)))
         if len(self._asked) == 1:
             self._begin()
 
@@ -117,11 +97,13 @@ class Turnover:
 
     def step(self) -> bool:
         """Do a little of what a change needs on this thread; whether there is more."""
-        try:
+        with suppress(BlockingIOError):
             os.eventfd_read(self._done)
-            self._steps = self._finish(self._asked[0])
-        except BlockingIOError:
-            pass
+        asked = self._asked[0] if self._asked else None
+        if asked and not asked.is_ending and (asked.settled or self._preparation.is_late(asked)):
+            asked = self._asked[0] = asked if asked.settled else self._preparation.given_up(asked)
+            asked.is_ending = True
+            self._steps = self._finish(asked)
         return next(self._steps, "over") is None
 
     def _tell(self, number: int, told: ModelCard) -> None:
@@ -136,39 +118,19 @@ class Turnover:
         served = self._repertoire.served(asked.change.model)
         if asked.change.action == "accept":
             asked.recent = {entry.number: self._sampler.recent(entry.number) for entry in served}
-        threading.Thread(target=self._work, args=(asked, served), name="loader", daemon=True).start()
+        asked.since = time.monotonic()
+        asked.thread = threading.Thread(target=self._work, args=(asked, served), name="loader", daemon=True)
+        asked.thread.start()
 
-    def _work(self, asked: _Asked, served: Sequence[Entry]) -> None:
+    def _work(self, asked: Undertaking, served: Sequence[Entry]) -> None:
         try:
-            if asked.change.action == "load":
-                self._prepare(asked, served)
-            elif asked.change.action == "accept":
-                facts = self._repertoire.facts
-                those = [(entry, facts[entry.number]) for entry in served]
-                asked.accepted = self._acceptance.accepted(asked.change, those, asked.recent)
-            else:
-                _require_served(asked.change.model, served)
-            asked.settled = Settled(change=asked.change)
-        except FoldserveError as refused:
-            asked.settled = Settled.refused(asked.change, refused)
-        except Exception:  # noqa: BLE001 - the log tells the whole of it
-            asked.settled = _failed(asked.change)
+            self._preparation.prepare(asked, served)
         finally:
             os.eventfd_write(self._done, 1)
 
-    def _prepare(self, asked: _Asked, served: Sequence[Entry]) -> None:
-        """Load what is served in no version, or in another state of its files."""
-        current = {(entry.version, entry.fingerprint): entry.number for entry in served}
-        for stored, fingerprint in self._selection.of(asked.change.model):
-            number = current.get((stored.version, fingerprint))
-            if number is None:
-                asked.fresh.append((self._load(stored), fingerprint))
-            else:
-                asked.kept.add(number)
-
     # --- on the engine's thread again
 
-    def _finish(self, asked: _Asked) -> Iterator[None]:
+    def _finish(self, asked: Undertaking) -> Iterator[None]:
         """Warm up, a batch at a time so that others run in between, then take over in one go."""
         assert asked.settled is not None  # noqa: S101 - for the type checker; the thread says so last
         if asked.settled.refusal is None:
@@ -177,7 +139,7 @@ class Turnover:
             self._use(asked.accepted)
         elif asked.settled.refusal is None:
             self._take_over(asked)
-        _log(asked)
+        asked.log_end()
         self._asked.popleft()
         self._control.send(Message(Kind.SETTLED, asked.ticket, asked.settled.packed()))
         if self._asked:
@@ -189,7 +151,7 @@ class Turnover:
         self._sampler.accept(number, baseline)
         self._tell(number, self._repertoire.renew(number, baseline.of_rows(), accepted.fingerprint))
 
-    def _take_over(self, asked: _Asked) -> None:
+    def _take_over(self, asked: Undertaking) -> None:
         old = [entry.number for entry in self._repertoire.served(asked.change.model)]
         for loaded, fingerprint in asked.fresh:
             self.enter(loaded, fingerprint)
@@ -200,12 +162,7 @@ class Turnover:
                 self._control.send(Message(Kind.DROP, number))
 
 
-def _require_served(model: str, served: Sequence[Entry]) -> None:
-    if not served:
-        raise UnknownModel(f"no model {model!r} is served")
-
-
-def _warmed(asked: _Asked) -> Iterator[None]:
+def _warmed(asked: Undertaking) -> Iterator[None]:
     """Threads and what oneDNN keeps for a thread belong to the one that serves."""
     try:
         for loaded, _ in asked.fresh:
@@ -213,35 +170,10 @@ def _warmed(asked: _Asked) -> Iterator[None]:
                 yield
                 loaded.plan(rows)
     except Exception:  # noqa: BLE001 - what is served must not end with it
-        asked.settled = _failed(asked.change)
+        asked.fail()
 
 
 def _first_rows(plan: Plan, row: Sequence[int]) -> Iterator[Tensor]:
     for dtype in (torch.uint8, torch.float32):
         for bucket in plan.buckets():
             yield torch.zeros(bucket, *row, dtype=dtype)
-
-
-def _failed(change: Change) -> Settled:
-    """By what is no error of ours, which is being handled."""
-    log.exception("%s", _not_made(change))
-    what = "rows" if change.action == "accept" else "model"
-    failed = EngineFailed(f"the {what} could not be {change.action}ed; the cause is in the log")
-    return Settled.refused(change, failed)
-
-
-def _log(asked: _Asked) -> None:
-    action, model = asked.change.action, asked.change.model
-    if asked.settled and asked.settled.refusal:
-        level = logging.WARNING if action == "accept" else logging.ERROR
-        log.log(level, "%s: %s", _not_made(asked.change), asked.settled.detail)
-    elif asked.accepted:
-        log.info("model %r: %d live rows are its baseline now", model, asked.accepted.baseline.rows)
-    else:
-        level = logging.INFO if asked.fresh or action == "unload" else logging.DEBUG
-        log.log(level, "model %r was %sed", model, action)
-
-
-def _not_made(change: Change) -> str:
-    what = "the live rows of" if change.action == "accept" else "model"
-    return f"{what} {change.model!r} could not be {change.action}ed"

@@ -11,7 +11,7 @@ import torch
 from service.engine.stopwatch import Stopwatch
 from service.errors import ModelRefused
 from service.graph.capture import capture
-from service.graph.parity import Reference
+from service.graph.reference import Reference
 from service.graph.shapes import largest_bytes
 from service.network import catalog
 from service.network.program import ProgramNetwork

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from service.engine.board import Board
+    from service.engine.board import Board, Part
 
 TICK_S = 0.25
 """How often to look."""
@@ -24,12 +24,16 @@ class Silent(NamedTuple):
 class Watch:
     """Looks at the board every `TICK_S` for processes that were up and have been silent for `longest_s`.
 
+    One that was never up is silent `start_s` after it was started, an engine only until it begins to load.
     Time in which this process did not run either, as in a container that is paused, counts for nobody.
     """
 
-    def __init__(self, board: Board, longest_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, board: Board, longest_s: float, start_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._board = board
         self._longest_s = longest_s
+        self._start_s = start_s
         self._clock = clock
         # The mutable state: the last look, and since when this process has run without a pause.
         self._looked_at = self._awake_since = clock()
@@ -42,9 +46,18 @@ class Watch:
         self._looked_at = now
         workers = enumerate(self._board.workers)
         return Silent(
-            self._is_silent(self._board.engine.alive_at),
-            [number for number, worker in workers if self._is_silent(worker.alive_at)],
+            self._is_silent(self._board.engine),
+            [number for number, worker in workers if self._is_silent(worker)],
         )
 
-    def _is_silent(self, heard: float) -> bool:
-        return heard > 0 and self._looked_at - max(heard, self._awake_since) > self._longest_s
+    def said_of(self, part: Part) -> str:
+        """What is wrong with a silent one."""
+        if part.alive_at:
+            return f"has been silent for {self._longest_s:g} s"
+        return f"has not come up in {self._start_s:g} s"
+
+    def _is_silent(self, part: Part) -> bool:
+        heard, longest_s = part.alive_at, self._longest_s
+        if not heard:
+            heard, longest_s = part.begun_at, self._start_s
+        return heard > 0 and self._looked_at - max(heard, self._awake_since) > longest_s

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from service.graph.norm_inputs import norm_inputs
-from service.graph.parity import pixel_probe
 from service.inspection.baseline import Baseline
 from service.inspection.drift import Drift
 from service.inspection.watched import Watched, WatchedNorm, parts
 from service.plan.observation import Observation
+from service.plan.pixels import pixel_probe
 from service.plan.preprocessing import Preprocessing
 from service.store import baseline as baselines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
+    from torch import fx
 
     from service.graph.capture import CapturedGraph
     from service.inspection.watched import Part
@@ -86,7 +88,7 @@ def observed(
     known = {name: norm for name, norm in called.items() if norm.running_mean is not None}
     inputs = norm_inputs(captured, known)
     chosen = [
-        (_norm(name, part, known[name]), inputs[name])
+        (_norm(name, part, known[name], inputs[name]), inputs[name])
         for name, part in zip(inputs, _parts(len(inputs)), strict=True)
         if part == "input" or (part == "content" and norms == "all")
     ]
@@ -102,12 +104,18 @@ def _parts(count: int) -> list[Part | None]:
     return [of_number.get(number) for number in range(count)]
 
 
-def _norm(name: str, part: Part, norm: BatchNorm) -> WatchedNorm:
+def _norm(name: str, part: Part, norm: BatchNorm, inputs: Sequence[fx.Node]) -> WatchedNorm:
     mean, var, weight = (
         torch.ones(norm.num_features) if vector is None else vector.detach().float()
         for vector in (norm.running_mean, norm.running_var, norm.weight)
     )
-    return WatchedNorm(name, part, mean.numpy(), var.numpy(), weight.numpy(), norm.eps, _rows(norm))
+    vectors, has_pixels = (mean.numpy(), var.numpy(), weight.numpy()), any(map(_has_pixels, inputs))
+    return WatchedNorm(name, part, *vectors, norm.eps, _rows(norm), has_pixels)
+
+
+def _has_pixels(node: fx.Node) -> bool:
+    known = node.meta.get("val")
+    return known is None or math.prod(known.shape[2:]) > 1
 
 
 def _rows(norm: BatchNorm) -> float:

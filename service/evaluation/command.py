@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from service.arguments import IMAGE_SETTINGS, add_images
-from service.console import out, plain, print_json, print_not_read, progress
+from service.console import file_name, out, plain, print_json, print_not_read, progress
 from service.errors import FoldserveError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _print_disagreements(evaluation: Evaluation, labels: Sequence[str] | None) -
     for contender in evaluation.others:
         for found in contender.tally.disagreements:
             table.add_row(
-                plain(found.image),
+                file_name(found.image),
                 f"{contender.network} {contender.precision}",
                 *(plain(labels[n] if labels else n) for n in (found.expected, found.got)),
                 f"{found.margin:.2e}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, TypeVar
@@ -44,7 +45,7 @@ def of(folder: Path, labels: Sequence[str] | None, classes: int) -> Pictures:
     What begins with a dot is not looked at, and beside the folders there may be files that are no images.
     Raises `InvalidConfiguration`, which names what does not match.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises where it may not look
         raise InvalidConfiguration(f"{folder.name!r} is not a folder of images")
     entries = _visible(folder)
     stray = [entry.name for entry in entries if entry.suffix.lower() in (".png", ".jpg", ".jpeg")]

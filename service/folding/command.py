@@ -59,12 +59,17 @@ def run(chosen: Settings, arguments: dict[str, Any]) -> int:
         report, plan = facts.fold, facts.plan
     else:
         report, plan = _dry_run(chosen, model, seed, arguments["input"])
-    parity = report["parity"]
     if arguments["json"]:
         print_json({"model": model, **report, **({"plan": plan} if arguments["plan"] else {})})
         return 0
     if arguments["plan"]:
         _print_plan(plan)
+    _print_report(report)
+    return 0
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    parity = report["parity"]
     table = Table("norm", "outcome", "partner", "reason", box=None)
     for layer in report["layers"]:
         colour = "yellow" if layer["outcome"] == "kept" else "green"
@@ -83,7 +88,6 @@ def run(chosen: Settings, arguments: dict[str, Any]) -> int:
             f"{report['golden']['rows']} golden inputs checked: "
             f"relative error {report['golden']['max_relative_error']:.1e}."
         )
-    return 0
 
 
 def _print_plan(plan: list[dict[str, Any]]) -> None:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, fx
 
 from service.graph.affine import Affine
-from service.graph.capture import module_name
-from service.graph.constants import Constants, owner
+from service.graph.names import module_name, owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from service.graph.constants import Constants
 
 aten = torch.ops.aten
 

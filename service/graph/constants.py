@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from service.graph.capture import attribute
 from service.graph.precision import in_dtype
+from service.graph.stored_tensors import attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -95,11 +95,6 @@ def _settled(node: fx.Node, known: dict[fx.Node, _T], find: Callable[[fx.Node], 
         elif (current := pending.pop()) not in known:
             known[current] = find(current)
     return known[node]
-
-
-def owner(tensor_name: str) -> str:
-    """The module that a stored tensor belongs to: `layer1.bn` for `layer1.bn.running_var`."""
-    return tensor_name.rpartition(".")[0] or tensor_name
 
 
 def is_square_root(node: fx.Node) -> bool:

@@ -30,7 +30,7 @@ def exported(module: nn.Module, example: Tensor) -> ExportedProgram:
     training = {child: child.training for child in module.modules()}
     module.eval()
     try:
-        with quiet(), torch.no_grad(), solitary():
+        with solitary(), quiet(), torch.no_grad():
             return export(module, (example,), dynamic_shapes=({0: Dim("batch")},), strict=False)
     except Exception as error:  # export raises whatever the network's own code raises
         raise ModelRefused(f"the network cannot be captured with a dynamic batch: {error}") from error
@@ -41,7 +41,7 @@ def exported(module: nn.Module, example: Tensor) -> ExportedProgram:
 
 def decomposed(program: ExportedProgram) -> ExportedProgram:
     """The same in torch's core operators, none of which changes a tensor."""
-    with quiet(), solitary():
+    with solitary(), quiet():
         decomposed: ExportedProgram = program.run_decompositions({})
         return decomposed
 

@@ -21,8 +21,8 @@ from service.graph.branches import into_sibling, merge_siblings
 from service.graph.capture import CapturedGraph, capture
 from service.graph.chains import AffineChain, NormCall, chains
 from service.graph.forward import into_consumers
-from service.graph.parity import Reference, miscomputes, prove
 from service.graph.precision import astype
+from service.graph.reference import Reference
 from service.graph.report import FoldReport, NormOutcome, Outcome
 from service.graph.samples import Samples
 from service.graph.surgery import NotFoldable, Surgery
@@ -88,7 +88,7 @@ def fold(module: nn.Module, example: Tensor) -> FoldedNetwork:
     folded = fold_graph(reference)
     rounded = astype(folded.module, torch.float32)
     times.append(time.perf_counter())
-    parity = prove(reference, rounded, torch.float32).required()
+    parity = reference.expected(torch.float32).prove(rounded).required()
     times.append(time.perf_counter())
     steps = ("capture", "reference", "fold", "parity")
     seconds = {step: end - start for step, start, end in zip(steps, times, times[1:], strict=False)}
@@ -105,7 +105,7 @@ def fold_graph(reference: Reference, precision: torch.dtype = torch.float32) -> 
     while True:
         folded = _folded(reference.captured, precision, undone)
         samples = Samples(folded.places_now, len(reference.rows))
-        mistake = miscomputes(reference, folded.module, samples)
+        mistake = reference.mistake_of(folded.module, samples)
         if mistake is None:
             return replace(folded, exact=samples.values)
         undone[_culprit(reference, precision, undone)] = f"the fold was undone: {mistake}"
@@ -118,7 +118,7 @@ def _culprit(reference: Reference, precision: torch.dtype, undone: dict[int, str
         middle = (right + wrong) // 2
         later = dict.fromkeys(range(middle, _steps(reference.captured)), "not tried")
         folded = _folded(reference.captured, precision, {**undone, **later})
-        right, wrong = (middle, wrong) if miscomputes(reference, folded.module) is None else (right, middle)
+        right, wrong = (middle, wrong) if reference.mistake_of(folded.module) is None else (right, middle)
     if right in undone:
         raise ModelRefused("the graph is wrong with every fold undone")
     return right

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
     from service.graph.fold import FoldedGraph
-    from service.graph.parity import Reference
+    from service.graph.reference import Reference
 
 _SAME = 1e-3
 """Far above what rounding to float32 makes, and far below what a map makes that is still to come."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
 
-from service.graph.capture import module_name
-from service.graph.constants import owner
+from service.graph.arguments import arguments
+from service.graph.geometry import Geometry
+from service.graph.names import module_name, owner
 from service.graph.shapes import shape_of
 
 if TYPE_CHECKING:
@@ -25,11 +27,10 @@ _CONVOLUTIONS: set[Any] = {
     aten.conv3d.default,
     aten.conv3d.padding,
 }
-# The position of `groups` among the arguments.
-_TRANSPOSED: dict[Any, int] = {
-    aten.conv_transpose1d.default: 6,
-    aten.conv_transpose2d.input: 6,
-    aten.conv_transpose3d.input: 6,
+_TRANSPOSED: set[Any] = {
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
 }
 
 
@@ -51,9 +52,8 @@ class LinearCall:
         if node.target is aten.linear.default:
             return _rank(_operands(node)[1]) == 2  # with a vector it has no output channels
         is_convolution = node.target in _CONVOLUTIONS or node.target in _TRANSPOSED
-        return is_convolution and _rank(node) == _rank(
-            _operands(node)[1]
-        )  # without a batch axis it is one less
+        # Without a batch axis it is one less.
+        return is_convolution and _rank(node) == _rank(_operands(node)[1])
 
     @staticmethod
     def at(node: fx.Node, constants: Constants) -> LinearCall | None:
@@ -118,14 +118,7 @@ class LinearCall:
     @property
     def in_channels(self) -> int:
         """The length of the input's channel axis."""
-        return int(self._grouped_weight().shape[2]) * self.groups
-
-    @property
-    def groups(self) -> int:
-        """How many groups the channels are in."""
-        if self._is_product:
-            return 1
-        return int(_argument(self.node, _TRANSPOSED.get(self.node.target, 6), "groups", 1))
+        return int(self._grouped_weight().shape[2]) * self._geometry.groups
 
     @property
     def is_transposed(self) -> bool:
@@ -135,43 +128,34 @@ class LinearCall:
     @property
     def pads(self) -> bool:
         """Whether zeros are added around the input, or its border is otherwise special."""
-        reach = [
-            d * (size - 1) for d, size in zip(self._numbers(5, "dilation", 1), self._kernel, strict=True)
-        ]
-        is_same = _argument(self.node, 4, "padding", 0) == "same" and any(reach)
-        return self.is_transposed or is_same or any(self._padding())
+        return self.is_transposed or self._geometry.pads
 
     def plus(self, other: LinearCall, sign: int) -> tuple[Tensor, Tensor] | None:
         """The weight and bias of the call that computes this one plus `sign` times another of the same input.
 
         None where no kernel of this call's shape does that.
         """
-        is_alike = (
-            self.node.target is other.node.target
-            and not self.is_transposed
-            and self.groups == other.groups
-            and self._numbers(3, "stride", 1) == other._numbers(3, "stride", 1)
-        )
-        if not is_alike:
+        own, its = self._geometry, other._geometry
+        if self.node.target is not other.node.target or self.is_transposed:
             return None
-        taps = self._taps(other._kernel, other._padding(), other._numbers(5, "dilation", 1))
+        taps = own.taps_of(its) if (own.groups, own.stride) == (its.groups, its.stride) else None
         if taps is None:
             return None
         weight = self.weight.clone()
         place: Any = (..., *(torch.meshgrid(*taps, indexing="ij") if taps else ()))
         weight[place] += sign * other.weight
         nothing = torch.zeros(self.out_channels, dtype=torch.float64)
-        own, added = (nothing if bias is None else bias for bias in (self.bias, other.bias))
-        return weight, own + sign * added
+        bias, added = (nothing if bias is None else bias for bias in (self.bias, other.bias))
+        return weight, bias + sign * added
 
     def plus_affine(self, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor] | None:
         """The weight and bias of the call that computes this one plus `scale * x + shift`, `[C]`.
 
         None where no kernel of this call's shape does that.
         """
-        one = [1] * len(self._kernel)
-        taps = None if self._is_product else self._taps(one, [0] * len(one), one)
-        passes_on = not self.is_transposed and set(self._numbers(3, "stride", 1)) == {1}
+        geometry = self._geometry
+        taps = geometry.taps_of(Geometry.of_a_point(len(geometry.kernel)))
+        passes_on = not self.is_transposed and set(geometry.stride) == {1}  # a product has no stride
         if taps is None or not passes_on or self.in_channels != self.out_channels:
             return None
         weight = self.weight.clone()
@@ -180,54 +164,23 @@ class LinearCall:
         weight[place] += scale
         return weight, shift.clone() if self.bias is None else self.bias + shift
 
-    def _taps(self, kernel: list[int], padding: list[int], dilation: list[int]) -> list[Tensor] | None:
-        """Where along each axis of this kernel the taps of another lie; None where they are not all in it."""
-        found = []
-        for axis, own_step in enumerate(self._numbers(5, "dilation", 1)):
-            taps = torch.arange(kernel[axis]) * dilation[axis] + self._padding()[axis] - padding[axis]
-            is_inside = (taps % own_step == 0) & (taps >= 0) & (taps < own_step * self._kernel[axis])
-            if not bool(is_inside.all()):
-                return None
-            found.append(taps // own_step)
-        return found
-
-    @property
-    def _is_product(self) -> bool:
-        return self.node.target is aten.linear.default
-
-    @property
-    def _kernel(self) -> list[int]:
-        return list(self.weight.shape[2:])
-
-    def _padding(self) -> list[int]:
-        """Zeros before the first value, per spatial axis; torch's `same` may add one more behind the last."""
-        padding = _argument(self.node, 4, "padding", 0)
-        if padding == "valid":
-            return [0] * len(self._kernel)
-        if padding == "same":
-            dilation = self._numbers(5, "dilation", 1)
-            return [d * (size - 1) // 2 for d, size in zip(dilation, self._kernel, strict=True)]
-        return self._numbers(4, "padding", 0)
-
-    def _numbers(self, position: int, name: str, default: int) -> list[int]:
-        """An argument that is one number per spatial axis, or one for all."""
-        value = _argument(self.node, position, name, default)
-        listed = list(value) if isinstance(value, list | tuple) else [value]
-        return listed * len(self._kernel) if len(listed) == 1 else listed
+    @cached_property
+    def _geometry(self) -> Geometry:
+        return Geometry.of(self.node)
 
     def _grouped_weight(self) -> Tensor:
         if self.is_transposed:
             c_in, c_out, *kernel = self.weight.shape
-            blocks = self.weight.reshape(self.groups, c_in // self.groups, c_out, *kernel)
+            blocks = self.weight.reshape(self._geometry.groups, c_in // self._geometry.groups, c_out, *kernel)
             return blocks.transpose(1, 2)
         c_out, c_in, *kernel = self.weight.shape
-        return self.weight.reshape(self.groups, c_out // self.groups, c_in, *kernel)
+        return self.weight.reshape(self._geometry.groups, c_out // self._geometry.groups, c_in, *kernel)
 
     def _scaled_weight(self, scale: Tensor) -> Tensor:
-        if self.node.target not in _TRANSPOSED:
+        if not self.is_transposed:
             return self.weight * scale.reshape(-1, *[1] * (self.weight.dim() - 1))
         # A transposed weight is [C_in, C_out / groups, k...], and group g owns the g-th block of both.
-        groups = self.groups
+        groups = self._geometry.groups
         c_in, c_out, *kernel = self.weight.shape
         blocks = self.weight.reshape(groups, c_in // groups, c_out, *kernel)
         return (blocks * scale.reshape(groups, 1, c_out, *[1] * len(kernel))).reshape(self.weight.shape)
@@ -245,8 +198,5 @@ def _rank(node: fx.Node) -> int:
 
 
 def _operands(node: fx.Node) -> tuple[Any, Any, Any]:
-    return node.args[0], _argument(node, 1, "weight", None), _argument(node, 2, "bias", None)
-
-
-def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
-    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+    named = arguments(node)
+    return named["input"], named["weight"], named["bias"]

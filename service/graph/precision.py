@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from service.graph.capture import attribute, source_nodes
+from service.graph.stored_tensors import stored_tensors
 
 if TYPE_CHECKING:
     from service.graph.samples import Samples
@@ -18,12 +18,12 @@ def astype(module: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
 
     Casts that the network itself makes to a floating-point dtype are made to `dtype` instead.
     """
-    tensors = {str(node.target): attribute(module, str(node.target)) for node in source_nodes(module.graph)}
     graph = fx.Graph()
     graph.output(graph.graph_copy(module.graph, {}))
     for node in graph.nodes:
         node.args, node.kwargs = in_dtype(node.args, dtype), in_dtype(node.kwargs, dtype)
-    return fx.GraphModule({name: _cast(tensor, dtype) for name, tensor in tensors.items()}, graph)
+    tensors = {name: _cast(tensor, dtype) for name, tensor in stored_tensors(module).items()}
+    return fx.GraphModule(tensors, graph)
 
 
 def compute(

@@ -11,21 +11,24 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_ONE = threading.RLock()
+
 
 @contextmanager
 def solitary() -> Iterator[None]:
-    """Let no other thread believe that it exports.
+    """Let no other thread believe that it exports, and none export meanwhile: torch patches its classes.
 
     torch's flag is one for all threads, and a function of its C++ interpreter, such as a plan that serves
     meanwhile, refuses to run where `torch.compiler.is_exporting` says so.
     """
-    asked, this = torch.compiler.is_exporting, threading.get_ident()
+    with _ONE:
+        asked, this = torch.compiler.is_exporting, threading.get_ident()
 
-    def is_exporting() -> bool:
-        return threading.get_ident() == this and asked()
+        def is_exporting() -> bool:
+            return threading.get_ident() == this and asked()
 
-    torch.compiler.is_exporting = is_exporting
-    try:
-        yield
-    finally:
-        torch.compiler.is_exporting = asked
+        torch.compiler.is_exporting = is_exporting
+        try:
+            yield
+        finally:
+            torch.compiler.is_exporting = asked

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, fx
 
 from service.graph.canonical import canonicalise
-from service.graph.capture import attribute, module_name, source_nodes
 from service.graph.chains import value_users
 from service.graph.constants import Constants
 from service.graph.linear import LinearCall, set_weights
+from service.graph.names import module_name
+from service.graph.stored_tensors import attribute, stored_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,8 +140,8 @@ class Surgery:
                 with self.graph.inserting_before(node):
                     node.replace_all_uses_with(self.stored(node.name, self.constants.value(node)))
         self.graph.eliminate_dead_code()
-        used = {str(node.target) for node in source_nodes(self.graph)}
-        return fx.GraphModule({name: attribute(self._module, name) for name in used}, self.graph)
+        tensors = {name: attribute(self._module, name) for name in stored_names(self.graph)}
+        return fx.GraphModule(tensors, self.graph)
 
     def _erase_unread(self, node: fx.Node) -> None:
         frontier = [node]

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from service.graph.capture import attribute, source_nodes
 from service.graph.chains import chains
-from service.graph.constants import Constants, is_square_root, owner
+from service.graph.constants import Constants, is_square_root
+from service.graph.names import owner
+from service.graph.stored_tensors import stored_tensors
 from service.network.batch_norm import BatchNorm
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def written_norms(captured: CapturedGraph, known: Container[str]) -> dict[str, B
 def _vectors(captured: CapturedGraph, module: str) -> dict[str, Tensor]:
     """What a module stores, by what it is in a norm."""
     leaves = {
-        str(node.target).removeprefix(f"{module}."): attribute(captured.module, str(node.target)).detach()
-        for node in source_nodes(captured.module.graph)
-        if owner(str(node.target)) == module
+        name.removeprefix(f"{module}."): tensor.detach()
+        for name, tensor in stored_tensors(captured.module).items()
+        if owner(name) == module
     }
     return {
         vector: leaves[leaf].flatten() for vector, known in _NAMES.items() for leaf in known if leaf in leaves

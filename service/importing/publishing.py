@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from service.engine.card import ModelFacts
-    from service.graph.parity import Reference
+    from service.graph.reference import Reference
     from service.importing.source import Source
     from service.store.model_store import ModelStore
 
@@ -122,7 +122,7 @@ def _require_original(reference: Reference, source: Source) -> None:
             f"the network answers with a {type(given).__name__}; let it return the one tensor in that"
         )
     given = given.double()
-    own_error = relative_error(reference.answers, reference.unfolded(torch.float32).double())
+    own_error = reference.own_error(torch.float32)
     error = relative_error(reference.answers, given)
     if not error <= max(_SAME, _SCALE * own_error):
         raise ModelRefused(f"what was stored answers otherwise than the network: relative error {error:.1e}")

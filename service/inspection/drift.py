@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from service.inspection.drift_report import Channel, DriftReport, LayerDrift, Scores
+from service.inspection.drift_report import (
+    MEANINGS,
+    OTHER_CONTENT,
+    OTHER_TEXTURE,
+    Channel,
+    DriftReport,
+    LayerDrift,
+    Scores,
+)
 from service.inspection.hysteresis import Hysteresis
 from service.inspection.last_window import LastWindow
 from service.inspection.shift import Reference, worst
@@ -25,23 +33,6 @@ _PATIENCE = 192
 """Rows of a window that do not say enough, after which it is given up and the next may have twice as many.
 Rows before and after a change, in one window, look as if each was much like the one before it."""
 _MOST_PATIENCE = 64 * _PATIENCE
-
-_MEANINGS: dict[State, str] = {
-    "off": "Live rows are not looked at.",
-    "warming": "Too few independent rows were seen to say anything.",
-    "ok": "Live rows look like the reference.",
-    "unlike training": "Live rows are far from what the network was trained on; augmentation in training "
-    "alone can cause that, so it is no alarm. A baseline tells (foldserve calibrate).",
-    "drifting": "What reaches the first norms has changed since the baseline was recorded.",
-    "failed": "Looking at live rows failed; requests are answered as before. The log says why.",
-}
-_OTHER_CONTENT = " Only the last norms differ: other content or another class mix."
-_OTHER_TEXTURE = " It is the pixels within rows that vary more or less than they did, as with noise or blur."
-
-
-def unseen(model: str, version: int, state: State) -> DriftReport:
-    """What is said of a version of which no row was looked at: it is `off`, or still `warming`."""
-    return DriftReport(model=model, version=version, state=state, meaning=_MEANINGS[state])
 
 
 class Drift:
@@ -85,7 +76,7 @@ class Drift:
             self.report, self._window = self._judged(window, now), self._fresh()
             self._patience = _PATIENCE
             return True
-        if window.rows >= self._patience:
+        if window.quota.admitted >= self._patience:  # also of rows that are not finite, and in no sum
             self._window, self._patience = self._fresh(), min(2 * self._patience, _MOST_PATIENCE)
         self.report = self.report.model_copy(update={"collected": self._window.rows})
         return False
@@ -108,7 +99,7 @@ class Drift:
         return DriftReport(
             **self._named,
             state=state,
-            meaning=_MEANINGS[state],
+            meaning=MEANINGS[state],
             reference="baseline" if baseline else "frozen",
             baseline_rows=baseline.rows if baseline else None,
         )
@@ -122,7 +113,7 @@ class Drift:
         state = self._state()
         return self._bare(state).model_copy(
             update={
-                "meaning": _MEANINGS[state] + self._more(scores, thresholds),
+                "meaning": MEANINGS[state] + self._more(scores, thresholds),
                 "windows": self.report.windows + 1,
                 "contrary": self._hysteresis.contrary,
                 "judged_at": now,
@@ -150,14 +141,15 @@ class Drift:
         """What is known beyond the state."""
         is_input = _above(scores.input, thresholds.input)
         if self._hysteresis.is_up:
-            return _OTHER_TEXTURE * (not is_input and _above(scores.texture, thresholds.texture))
+            return OTHER_TEXTURE * (not is_input and _above(scores.texture, thresholds.texture))
         is_calm = _height(scores, thresholds) <= 1
-        return _OTHER_CONTENT * (is_calm and _above(scores.content, thresholds.content))
+        return OTHER_CONTENT * (is_calm and _above(scores.content, thresholds.content))
 
     def _state(self) -> State:
-        if not self._hysteresis.is_up:
-            return "ok"
-        return "drifting" if self._baseline else "unlike training"
+        if self._hysteresis.is_up:
+            return "drifting" if self._baseline else "unlike training"
+        is_open = self.report.state == "warming" and self._hysteresis.contrary > 0
+        return "warming" if is_open else "ok"
 
     def _layers(self, judged: Judgement, training: Judgement) -> list[LayerDrift]:
         return [

@@ -8,6 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 State = Literal["off", "warming", "ok", "unlike training", "drifting", "failed"]
 
+MEANINGS: dict[State, str] = {
+    "off": "Live rows are not looked at.",
+    "warming": "Too few independent rows were seen to tell.",
+    "ok": "Live rows look like the reference.",
+    "unlike training": "Live rows are far from what the network was trained on; augmentation in training "
+    "alone can cause that, so it is no alarm. A baseline tells (foldserve calibrate).",
+    "drifting": "What reaches the first norms has changed since the baseline was recorded.",
+    "failed": "Looking at live rows failed; requests are answered as before. The log says why.",
+}
+OTHER_CONTENT = " Only the last norms differ: other content or another class mix."
+OTHER_TEXTURE = " It is the pixels within rows that vary more or less than they did, as with noise or blur."
+
 
 class Channel(BaseModel):
     """One channel's live moments against the reference's."""
@@ -82,3 +94,8 @@ class DriftReport(BaseModel):
     """Against the frozen statistics, whatever decides."""
     layers: list[LayerDrift] = Field(default_factory=list)
     """One for each watched norm, in network order."""
+
+
+def unseen(model: str, version: int, state: State) -> DriftReport:
+    """What is said of a version of which no row was looked at: it is `off`, or still `warming`."""
+    return DriftReport(model=model, version=version, state=state, meaning=MEANINGS[state])

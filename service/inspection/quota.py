@@ -18,6 +18,11 @@ class Quota:
         self._seen: set[bytes] = set()
         self._admitted: Counter[int] = Counter()
 
+    @property
+    def admitted(self) -> int:
+        """How many count."""
+        return len(self._seen)
+
     def admits(self, digest: bytes, client: int) -> bool:
         """Whether the next row counts; `digest` tells its content from others'."""
         self.offered += 1

@@ -57,21 +57,24 @@ class Shift:
 def shift(live: Estimate, reference: Reference, eps: np.ndarray, rows: float) -> Shift:
     """How far `live`, worth `rows` independent rows, lies from `reference`."""
     with np.errstate(all="ignore"):  # channels with broken statistics weigh nothing
-        base, own = reference.var + eps, live.var + eps
-        delta, log_ratio = (live.mean - reference.mean) / np.sqrt(base), np.log(own / base)
+        expected, own = reference.var + eps, live.var + eps
+        delta, log_ratio = (live.mean - reference.mean) / np.sqrt(expected), np.log(own / expected)
         per_row = 1 / rows + 1 / np.asarray(reference.rows)
-        delta_error = live.spread_of_mean / base * per_row  # squared, up to the last line
+        delta_error = live.spread_of_mean / expected * per_row  # squared, up to the last line
         log_ratio_error = live.spread_of_var / own**2 * per_row
-        ratio = own / base
+        ratio = own / expected
         raw = (ratio + 1 / ratio - 2 + delta**2 * (1 + 1 / ratio)) / 2
         divergence = np.minimum(raw - delta_error - log_ratio_error / 2, MOST)
         return Shift(delta, log_ratio, np.sqrt(delta_error), np.sqrt(log_ratio_error), divergence)
 
 
-def scores(found: Shift, watched: Watched) -> np.ndarray:
-    """The score of every norm, `[..., norms]`: its channels' divergence, weighed by gamma²."""
-    weight = watched.weight
-    return watched.by_norm(np.where(weight > 0, found.divergence, 0.0) * weight)
+def scores(found: Shift, watched: Watched, channels: slice = slice(None)) -> np.ndarray:
+    """The score of every norm, `[..., norms]`: its channels' divergence, weighed by gamma².
+
+    Of a shift at some `channels` only, what these add to each.
+    """
+    weight = watched.weight[channels]
+    return watched.by_norm(np.where(weight > 0, found.divergence, 0.0) * weight, channels)
 
 
 def worst(divergence: np.ndarray, watched: Watched, number: int) -> list[int]:

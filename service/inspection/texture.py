@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from service.inspection.by_class import by_class
+from service.inspection.stored_arrays import sound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -100,24 +101,30 @@ class Texture:
         """Everything, by name."""
         numbers = np.array([self.model.chance, self.limit])
         arrays = (self.channels, self.floor, *self.model[:3], numbers)
-        return dict(zip(_NAMES, arrays, strict=True))
+        return dict(zip(_DTYPES, arrays, strict=True))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], classes: int, inputs: int) -> Self:
-        """What `arrays` gave; raises `KeyError`, and `ValueError` where it is not of so many channels."""
-        channels, floor, class_rows, class_mean, inverse, numbers = (arrays[name] for name in _NAMES)
-        of = len(channels)
-        shapes = [(of,), (classes,), (classes, of), (of, of), (2,)]
-        found = [array.shape for array in (floor, class_rows, class_mean, inverse, numbers)]
-        if found != shapes or not (channels < inputs).all() or not (class_rows > 0).all():
+        """What `arrays` gave; raises `ValueError` where it is not of so many channels."""
+        channels, floor, class_rows, class_mean, inverse, numbers = sound(arrays, _DTYPES)
+        of = channels.size
+        shapes = [(of,), (of,), (classes,), (classes, of), (of, of), (2,)]
+        found = [array.shape for array in (channels, floor, class_rows, class_mean, inverse, numbers)]
+        is_there = bool(((channels >= 0) & (channels < inputs)).all())
+        if found != shapes or not is_there or not (floor > 0).all() or not (class_rows > 0).all():
             raise ValueError("it is of other norms (texture)")
         chance, limit = numbers.tolist()
         return cls(channels, floor, Model(class_rows, class_mean, inverse, chance), limit)
 
 
-_NAMES = tuple(
-    f"texture_{name}" for name in ("channels", "floor", "class_rows", "class_mean", "inverse", "numbers")
-)
+_DTYPES = {
+    "texture_channels": "i8",
+    "texture_floor": "f8",
+    "texture_class_rows": "i8",
+    "texture_class_mean": "f8",
+    "texture_inverse": "f8",
+    "texture_numbers": "f8",
+}
 
 
 def _chosen(watched: Watched) -> np.ndarray:

@@ -29,6 +29,8 @@ class WatchedNorm:
     eps: float
     rows: float
     """How many independent rows its statistics are worth."""
+    has_pixels: bool = True
+    """Whether a row has several values for each channel there, and so a variance of its own."""
 
 
 def parts(count: int) -> dict[int, Part]:
@@ -72,6 +74,11 @@ class Watched:
         return self.spread([norm.rows for norm in self.norms])
 
     @cached_property
+    def has_pixels(self) -> np.ndarray:
+        """Whether a row alone has a variance there: bool `[C]`."""
+        return self.spread([norm.has_pixels for norm in self.norms]).astype(bool)
+
+    @cached_property
     def weight(self) -> np.ndarray:
         """gamma², so that channels that are switched off weigh nothing; 1 in all for each norm.
 
@@ -93,10 +100,20 @@ class Watched:
         """Which channels are: bool `[C]`."""
         return self.spread(self.of(part)).astype(bool)
 
-    def by_norm(self, values: np.ndarray) -> np.ndarray:
-        """The sums of `[..., C]` over each norm's channels: `[..., norms]`."""
-        sums: np.ndarray = np.add.reduceat(values, self.starts, axis=-1)
+    def by_norm(self, values: np.ndarray, channels: slice = slice(None)) -> np.ndarray:
+        """The sums over each norm's channels, `[..., norms]`, of values `[..., C]` at these channels."""
+        if channels == slice(None):
+            whole: np.ndarray = np.add.reduceat(values, self.starts, axis=-1)
+            return whole
+        norms, starts = np.unique(self._norm_of[channels], return_index=True)
+        sums = np.zeros((*values.shape[:-1], len(self.norms)))
+        sums[..., norms] = np.add.reduceat(values, starts, axis=-1)
         return sums
+
+    @cached_property
+    def _norm_of(self) -> np.ndarray:
+        """The number of the norm of each channel."""
+        return self.spread(np.arange(len(self.norms))).astype(int)
 
     def spread(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """One value a norm, repeated for each of its channels."""

@@ -37,10 +37,6 @@ class Judgement:
     live: Estimate
     reference: Reference
 
-    def of_each(self) -> list[tuple[float, float]]:
-        """`input` and `content` of each of several; without a content 0."""
-        return list(zip(self.input.tolist(), np.nan_to_num(self.content).tolist(), strict=True))
-
 
 class Window:
     """Takes rows until it says enough."""
@@ -110,22 +106,30 @@ class Window:
         seen = watched.channels_of("input") & (watched.weight > 0)
         if not seen.any():
             return 0.0
-        base = (np.maximum(watched.var, live.var) + watched.eps)[seen]
-        return float(np.median(np.sqrt(live.spread_of_mean[seen] / base / rows)))
+        var = (np.maximum(watched.var, live.var) + watched.eps)[seen]
+        return float(np.median(np.sqrt(live.spread_of_mean[seen] / var / rows)))
 
 
 def judge(live: Estimate, reference: Reference, watched: Watched, rows: float) -> Judgement:
     """A sample, worth so many independent rows, against a reference."""
     found = shift(live, reference, watched.eps, rows)
     layers = scores(found, watched)
-    of_input, of_content = layers[..., watched.of("input")], layers[..., watched.of("content")]
-    return Judgement(found, layers, _mean(of_input), _mean(of_content), live, reference)
+    return Judgement(found, layers, *of_parts(layers, watched), live, reference)
+
+
+def of_parts(layers: np.ndarray, watched: Watched) -> tuple[np.ndarray, np.ndarray]:
+    """`input` and `content`: the means of the scores `[..., norms]` of the norms of each; nan for none."""
+    return _mean(layers[..., watched.of("input")]), _mean(layers[..., watched.of("content")])
 
 
 def judge_rows(mean: np.ndarray, var: np.ndarray, reference: Reference, watched: Watched) -> Judgement:
-    """Every row alone against a reference: `[N, C]` moments of each row's own pixels, which have no error."""
+    """Every row alone against a reference: `[N, C]` moments of each row's own pixels, which have no error.
+
+    Where a row has but one value, nothing is said of its variance: it counts as the reference's.
+    """
     none = np.zeros(mean.shape)
-    return judge(Estimate(mean.astype(np.float64), var.astype(np.float64), none, none), reference, watched, 1)
+    own = np.where(watched.has_pixels, var.astype(np.float64), reference.var)
+    return judge(Estimate(mean.astype(np.float64), own, none, none), reference, watched, 1)
 
 
 def _mean(layers: np.ndarray) -> np.ndarray:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +107,7 @@ class BatchNorm(nn.Module):
         self._check(x)
         if torch.compiler.is_exporting() and (running := self._running_statistics()):
             # A captured graph has one node for a norm, not ten; a test holds it against the lines below.
-            return F.batch_norm(x, *running, self.weight, self.bias, eps=self.eps)
+            return _as_one_node(x, self.weight, self.bias, running, self.eps)
         values = _cast(x, _arithmetic(x))  # [N, C, H, W]
         mean, var = self._statistics(values)  # [C, 1, 1] each
         x_hat = (values - mean) * torch.rsqrt(var + self.eps)  # [N, C, H, W]
@@ -217,6 +216,19 @@ class BatchNorm3d(BatchNorm):
     """`BatchNorm` of volumes or videos, `[N, C, D, H, W]`."""
 
     _ranks = (5,)
+
+
+def _as_one_node(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running: tuple[Tensor, Tensor],
+    eps: float,
+) -> Tensor:
+    # `F.batch_norm` has this one operator, but before torch 2.12 refuses an eps of 0 in evaluation too.
+    return torch.batch_norm(
+        x, weight, bias, *running, training=False, momentum=0.1, eps=eps, cudnn_enabled=False
+    )
 
 
 def _check_batch(x: Tensor, eps: float) -> None:

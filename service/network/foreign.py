@@ -68,7 +68,7 @@ def _imported(library: str, module: str) -> ModuleType:
     except (ImportError, OSError, RuntimeError) as error:  # the latter two: built for another torch
         raise InvalidManifest(
             f"architectures of {library} need {library}, which cannot be imported ({error}): "
-            f"pip install 'foldserve[{library}]'"
+            f"pip install 'foldserve[{library}]' --constraint constraints.txt, which keeps torch as it is"
         ) from error
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from service.graph.arguments import arguments
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,13 +36,6 @@ class Activation:
     def __str__(self) -> str:
         values = [*(f"{number:g}" for number in self.scalars), *filter(None, [self.algorithm])]
         return f"{self.name}({', '.join(values)})" if values else self.name
-
-
-def arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of an ATen call by name, those that it leaves out with their defaults."""
-    schema: Any = getattr(node.target, "_schema", None)
-    defaults = {parameter.name: parameter.default_value for parameter in schema.arguments} if schema else {}
-    return {**defaults, **dict(zip(defaults, node.args, strict=False)), **node.kwargs}
 
 
 def respell(graph: fx.Graph) -> None:

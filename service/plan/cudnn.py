@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from service.graph.capture import attribute
+from service.graph.arguments import arguments
+from service.graph.geometry import Geometry
 from service.graph.linear import LinearCall
-from service.plan.activations import Activation, arguments
-from service.plan.geometry import Geometry
+from service.graph.stored_tensors import attribute
+from service.plan.activations import Activation
 from service.plan.lowering import Fusion, Step, fusion_at, step_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _geometry(call: fx.Node) -> Geometry | None:
     if call.target not in _CONVOLUTIONS or not LinearCall.is_one(call):
         return None
     geometry = Geometry.of(call)
-    return geometry if geometry and geometry.groups == 1 else None
+    return geometry if geometry.is_symmetric and geometry.groups == 1 else None
 
 
 def _fusion(call: fx.Node, order: Mapping[fx.Node, int]) -> Fusion | None:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from service.graph.capture import attribute
 from service.graph.movement import is_movement
 from service.graph.shapes import shape_of
+from service.graph.stored_tensors import attribute
 
 aten = torch.ops.aten
 

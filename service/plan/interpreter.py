@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from service.graph.capture import attribute
+from service.graph.stored_tensors import attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from service.graph.capture import attribute
 from service.graph.shapes import shape_of
+from service.graph.stored_tensors import attribute
 from service.plan.activations import Activation
 from service.plan.lowering import Fusion, Step, is_alike, step_of
 

@@ -9,10 +9,11 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from service.graph.capture import module_name
+from service.graph.arguments import arguments
 from service.graph.linear import LinearCall
+from service.graph.names import module_name
 from service.graph.shapes import shape_of
-from service.plan.activations import Activation, arguments
+from service.plan.activations import Activation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from service.graph.capture import attribute
 from service.graph.precision import in_dtype
+from service.graph.stored_tensors import attribute
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from service.graph.capture import attribute
+from service.graph.arguments import arguments
+from service.graph.geometry import Geometry
 from service.graph.linear import LinearCall
 from service.graph.shapes import shape_of
-from service.plan.activations import arguments
-from service.plan.geometry import Geometry
+from service.graph.stored_tensors import attribute
 from service.plan.lowering import Fusion, Step, fusion_at, step_of
 from service.plan.small import is_pointwise, is_small, write_product
 
@@ -28,6 +28,9 @@ aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
 
 _CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv3d.default, aten.conv3d.padding}
 _AFTER_ADD = ("none", "relu")
+
+# The oneDNN of torch 2.11 (3.10) adds nothing to feature maps of one pixel: "could not create a memory".
+_ADDS_TO_ONE_PIXEL = torch.__version__ >= "2.12"
 
 
 def is_supported(precision: torch.dtype) -> bool:
@@ -57,8 +60,7 @@ def lower(
         if precision == torch.float32 and is_small(call, rows):
             written |= _small(module, call, order)
             continue
-        sums = _AFTER_ADD if call.target in _CONVOLUTIONS else None  # the others have no such operator
-        fusion = fusion_at(call, order, sums)
+        fusion = fusion_at(call, order, _AFTER_ADD if _has_sum(call) else None)
         step = step_of(fusion, "onednn")
         node = _written(module, fusion, rows, packing)
         order[node] = order[fusion.output]
@@ -78,6 +80,12 @@ def _small(module: fx.GraphModule, call: fx.Node, order: dict[fx.Node, int]) -> 
     return dict(zip(nodes, recorded, strict=True))
 
 
+def _has_sum(call: fx.Node) -> bool:
+    """Whether there is an operator that computes this call and adds something to its answer."""
+    has_one_pixel = math.prod(shape_of(call)[2:]) == 1
+    return call.target in _CONVOLUTIONS and (_ADDS_TO_ONE_PIXEL or not has_one_pixel)
+
+
 def _is_packable(call: fx.Node) -> bool:
     """Whether the operators compute this call: its weights are stored, and they know its geometry."""
     named = arguments(call)
@@ -88,9 +96,11 @@ def _is_packable(call: fx.Node) -> bool:
         return True
     if named["input"].meta["val"].dim() != weight.meta["val"].dim():
         return False  # there is no batch axis
-    geometry = Geometry.of(call) if call.target in _CONVOLUTIONS or _is_transposed(call) else None
-    if geometry is None or geometry.output_padding is None:
-        return geometry is not None
+    if call.target not in _CONVOLUTIONS and not _is_transposed(call):
+        return False
+    geometry = Geometry.of(call)
+    if geometry.output_padding is None:
+        return geometry.is_symmetric
     is_depthwise = geometry.groups > 1 and geometry.groups == weight.meta["val"].shape[0]
     extra = zip(geometry.output_padding, geometry.stride, strict=True)
     return not is_depthwise and all(zeros < step for zeros, step in extra)
@@ -103,7 +113,6 @@ def _is_transposed(call: fx.Node) -> bool:
 def _numbers(call: fx.Node) -> tuple[Any, ...]:
     """Padding, stride, dilation, groups; of a transposed convolution the output padding behind the first."""
     geometry = Geometry.of(call)
-    assert geometry is not None  # noqa: S101 - for the type checker; only packable calls come here
     extra = () if geometry.output_padding is None else (geometry.output_padding,)
     return geometry.padding, *extra, geometry.stride, geometry.dilation, geometry.groups
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from service.errors import InvalidConfiguration
 from service.graph.shapes import shape_of
+from service.graph.stored_tensors import stored_tensors
 from service.plan import aten, footprint
 from service.plan.cuda_graphs import CudaGraphs
 from service.plan.device import use_threads
 from service.plan.interpreter import by_python, interpreted
-from service.plan.preprocessing import PixelPass, tensors_of
+from service.plan.preprocessing import PixelPass
 from service.plan.program import programs
 from service.plan.recording import Recordings
 
@@ -157,7 +158,7 @@ class Plan:
         `graphs` is the pool in which recordings compute. What several programs share counts once.
         """
         modules = (module for run in self.programs for module in (run.module, run.for_pixels) if module)
-        tensors = (tensor for module in modules for tensor in tensors_of(module).values())
+        tensors = (tensor for module in modules for tensor in stored_tensors(module).values())
         pool = self._recorder.pool_bytes() if self._recorder else 0
         return {**footprint.of([*tensors, *self._normalise.tensors]), "graphs": pool}
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from service.graph.affine import Affine
-from service.graph.capture import attribute, source_nodes
 from service.graph.constants import Constants
 from service.graph.linear import LinearCall, set_weights
+from service.graph.stored_tensors import attribute, stored_names, stored_tensors
 from service.plan import aten
 
 if TYPE_CHECKING:
@@ -95,18 +95,13 @@ def for_pixels(lowered: fx.GraphModule, layers: fx.GraphModule) -> fx.GraphModul
     The tensors are the lowered graph's own, but for those of the layers that take the map. None where the
     lowering moved one of their biases into another call.
     """
-    tensors = tensors_of(lowered)
+    tensors = stored_tensors(lowered)
     own, mapped = (_weights_by_bias(module.graph) for module in (lowered, layers))
     if own.keys() != mapped.keys():
         return None
     for bias, weight in own.items():
         tensors[bias], tensors[weight] = attribute(layers, bias), attribute(layers, mapped[bias])
     return fx.GraphModule(tensors, lowered.graph)
-
-
-def tensors_of(module: fx.GraphModule) -> dict[str, Tensor]:
-    """The stored tensors that the graph reads, by name."""
-    return {str(node.target): attribute(module, str(node.target)) for node in source_nodes(module.graph)}
 
 
 def _readers(graph: fx.Graph) -> list[fx.Node]:
@@ -152,7 +147,7 @@ def _with_weights(
             node.meta["val"] = tensor.to("meta")  # metadata is copied on and on, up to the plan's
         set_weights(call, nodes[0], nodes[1])
     own.eliminate_dead_code()
-    others = {n: t for n, t in tensors_of(folded).items() if any(n == str(node.target) for node in own.nodes)}
+    others = {name: attribute(folded, name) for name in stored_names(own) if name not in tensors}
     return fx.GraphModule({**others, **tensors}, own)
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
+from service.graph.stored_tensors import stored_tensors
 from service.plan import aten, cudnn, kept_norms, onednn
 from service.plan.activations import respell
 from service.plan.flattening import keep_order
 from service.plan.lowering import Step, steps
 from service.plan.packing import Packing
-from service.plan.preprocessing import PixelEntry, for_pixels, tensors_of
+from service.plan.preprocessing import PixelEntry, for_pixels
 from service.plan.reuse import reuse_memory
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def fuse(
         written = cudnn.lower(module)
     reuse_memory(module.graph)
     module.graph.eliminate_dead_code()
-    return Program(rows, fx.GraphModule(tensors_of(module), module.graph), steps(module.graph, written))
+    return Program(rows, fx.GraphModule(stored_tensors(module), module.graph), steps(module.graph, written))
 
 
 def _graphs(folded: fx.GraphModule, entry: PixelEntry | None) -> list[fx.GraphModule]:
@@ -100,4 +101,4 @@ def _with_entry(program: Program, layers: Program | None = None) -> Program:
 
 
 def _packed(module: fx.GraphModule) -> set[int]:
-    return {id(tensor) for tensor in tensors_of(module).values() if tensor.is_mkldnn}
+    return {id(tensor) for tensor in stored_tensors(module).values() if tensor.is_mkldnn}

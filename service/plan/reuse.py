@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from service.plan.activations import arguments
+from service.graph.arguments import arguments
 from service.plan.lowering import is_alike
 
 if TYPE_CHECKING:

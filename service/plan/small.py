@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from service.graph.capture import attribute
+from service.graph.arguments import arguments
 from service.graph.shapes import shape_of
-from service.plan.activations import arguments
+from service.graph.stored_tensors import attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable

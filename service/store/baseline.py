@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from service.errors import StoreError
@@ -21,7 +20,9 @@ __all__ = ["FILE_NAME", "Missing", "NotUsable", "read", "write"]
 
 FILE_NAME = "baseline.safetensors"
 
-_FORMAT = "2"
+_FORMAT = "3"
+_PREPROCESSING = {"shape", "colour", "resize", "interpolation", "mean", "std"}
+"""What of a manifest's input decides how an image becomes a row."""
 
 
 def read(stored: StoredModel, apart: Path | None) -> dict[str, np.ndarray]:
@@ -50,7 +51,6 @@ def _folder(stored: StoredModel, apart: Path | None) -> Path:
 
 
 def _key(stored: StoredModel) -> dict[str, str]:
-    """What the statistics are of; pixels become network inputs by mean and std."""
-    given = stored.manifest.input
-    preprocessing = json.dumps({"mean": given.mean, "std": given.std})
+    """What the statistics are of."""
+    preprocessing = stored.manifest.input.model_dump_json(include=_PREPROCESSING)
     return {"format": _FORMAT, **files.network_key(stored), "preprocessing": preprocessing}

@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import InvalidManifest
+from service.store import content
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,7 +154,7 @@ def read(path: Path) -> Manifest:
     """The manifest in the file `path`; raises `InvalidManifest`, naming the file and every wrong key."""
     where = "/".join(path.parts[-3:])
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(content.read(path).decode("utf-8"))
     except FileNotFoundError:
         raise InvalidManifest(f"{where} is missing") from None
     except OSError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.errors import InvalidManifest, StoreError, UnknownModel, UnknownVersion
+from service.store import content
 from service.store import manifest as manifests
 from service.store.manifest import NAME_PATTERN, Manifest
 
@@ -47,7 +48,7 @@ class StoredModel:
         if file is None:
             return None
         try:
-            if (self.folder / file).stat().st_size > _MAX_LABELS_BYTES:
+            if content.size(self.folder / file) > _MAX_LABELS_BYTES:
                 raise InvalidManifest(f"{self}: {file} is larger than {_MAX_LABELS_BYTES} bytes")
             text = (self.folder / file).read_text(encoding="utf-8")
             return tuple(text.removesuffix("\n").split("\n"))
@@ -98,13 +99,26 @@ class ModelStore:
     def named(self, text: str) -> StoredModel:
         """A version by `NAME/VERSION`, or the newest by `NAME`; raises as `open` does."""
         name, slash, version = text.partition("/")
-        there = self.versions(name)
+        try:
+            there = self.versions(name)
+        except UnknownModel as error:
+            raise UnknownModel(f"{error}; it has {', '.join(self.names()) or 'none'}") from None
         if slash and not re.fullmatch("[1-9][0-9]{0,17}", version):
             raise UnknownVersion(f"model {name!r} has no version {version!r}; it has {_listed(there)}")
         return self.open(name, int(version) if slash else None)
 
+    def has_manifest(self, name: str, version: int) -> bool:
+        """Whether the version has a manifest, valid or not."""
+        try:
+            return (self.folder / name / str(version) / manifests.FILE_NAME).is_file()
+        except OSError:
+            return False
+
     def fingerprint(self, name: str, version: int) -> Fingerprint:
-        """What is another once any file of the version is; raises `StoreError` where it is gone."""
+        """What is another once any file of the version is; raises `StoreError` where it is gone.
+
+        What begins with a dot is no file of it: a baseline that is being written lies there for a moment.
+        """
         return _fingerprint(self.folder / name / str(version))
 
     def check_publishable(self, name: str, version: int, *, replace: bool = False) -> None:
@@ -206,7 +220,8 @@ def _settle(folder: Path) -> None:
 
 def _fingerprint(folder: Path) -> Fingerprint:
     try:
-        files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+        paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+        files = [(path.name, path.stat()) for path in paths]
     except OSError as error:
         what = f"{folder.parent.name}/{folder.name}"
         raise StoreError(f"{what} is gone, or is being changed: {error.strerror}") from error

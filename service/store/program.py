@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.errors import InvalidProgram
 from service.store import archive
+from service.store import content as files
 from service.store.expressions import refuse_code, walk
 from service.store.operators import ATEN, INTEGER
 from service.store.program_layout import CONFIGURATIONS, FIXED, MODEL, SAMPLE_INPUTS, document_of, named
@@ -61,7 +62,7 @@ def read(stored: StoredModel) -> Program:
     if table is None:
         raise InvalidProgram(f"{stored} is no exported program")
     try:
-        content = stored.weights_path.read_bytes()
+        content = files.read(stored.weights_path)
     except OSError as error:
         raise InvalidProgram(f"{stored}: {table.file} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(content).hexdigest()

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from service.errors import InvalidWeights
+from service.store import content as files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ def read(stored: StoredModel) -> dict[str, Tensor]:
     table = stored.manifest.network
     file = f"{stored}: {table.file}"
     try:
-        content = stored.weights_path.read_bytes()
+        content = files.read(stored.weights_path)
     except OSError as error:
         raise InvalidWeights(f"{file} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(content).hexdigest()

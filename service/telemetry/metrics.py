@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import time
-from bisect import bisect_left
-from threading import Lock
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client import values as library
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.values import MutexValue
 
+from service.telemetry.families import Families
 from service.telemetry.gauges import Processes
 from service.telemetry.statistics import COUNT, LAST, ROWS, SECONDS, Statistics, by_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from prometheus_client.registry import Collector
 
@@ -84,22 +73,6 @@ Phase = Literal["success", "queue", "compute_input", "compute_infer", "compute_o
 Restarted = Literal["worker", "engine"]
 Dropped = Literal["full", "failed"]
 
-# The time at which a series began: one more series for each, which several processes cannot sum.
-disable_created_metrics()
-
-_choosing = Lock()
-
-
-class _Histogram(Histogram):
-    """prometheus_client's, with its bucket found by bisection: the walk over all took a third of a sample."""
-
-    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:  # noqa: ARG002
-        self._sum.inc(amount)
-        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
-
-
-_Labelled = TypeVar("_Labelled", Counter, Gauge, _Histogram)
-
 
 class Telemetry:
     """What one process counts.
@@ -111,38 +84,33 @@ class Telemetry:
     def __init__(self, shared: SharedValues | None = None) -> None:
         self.registry = CollectorRegistry()
         self._shared = shared
-        with self._placing():
-            self._count()
+        self._count(Families(self.registry, shared.place if shared else MutexValue))
 
-    def _count(self) -> None:
-        counter = functools.partial(Counter, registry=self.registry)
-        seconds = functools.partial(_Histogram, registry=self.registry, buckets=_SECONDS)
-        rows = functools.partial(_Histogram, registry=self.registry, buckets=_ROW_COUNTS)
-        self._requests = self._series(counter(*_REQUESTS, ["model", "outcome"]))
-        self._rows = self._series(counter(*_ROWS_ANSWERED, ["model", "version"]))
-        self._batch_rows = self._series(rows(*_BATCH_ROWS, ["model", "version"]))
-        self._stage_seconds = self._series(seconds(*_STAGE_SECONDS, ["model", "stage"]))
+    def _count(self, families: Families) -> None:
+        counter, histogram = families.counter, families.histogram
+        self._requests = counter(*_REQUESTS, ["model", "outcome"])
+        self._rows = counter(*_ROWS_ANSWERED, ["model", "version"])
+        self._batch_rows = histogram(*_BATCH_ROWS, ["model", "version"], _ROW_COUNTS)
+        self._stage_seconds = histogram(*_STAGE_SECONDS, ["model", "stage"], _SECONDS)
         versions = ["model", "version"]
-        self._inferences = self._series(counter(*_INFERENCES, [*versions, "outcome"]))
-        self._inference_rows = self._series(counter(*_INFERENCE_ROWS, versions))
-        self._inference_seconds = self._series(counter(*_INFERENCE_SECONDS, [*versions, "phase"]))
-        last = Gauge(*_LAST_INFERENCE, versions, registry=self.registry, multiprocess_mode="max")
-        self._last_inference = self._series(last)
-        self._keys = self._series(counter(*_KEYS, ["key"]))
-        self._examinations = self._series(counter(*_EXAMINATIONS, ["model", "outcome"]))
-        self._examination_seconds = self._series(counter(*_EXAMINATION_SECONDS, versions))
-        self._changes = self._series(counter(*_CHANGES, ["model", "kind", "outcome"]))
-        self._refused = self._series(counter(*_REFUSED, ["reason"]))
+        self._inferences = counter(*_INFERENCES, [*versions, "outcome"])
+        self._inference_rows = counter(*_INFERENCE_ROWS, versions)
+        self._inference_seconds = counter(*_INFERENCE_SECONDS, [*versions, "phase"])
+        self._last_inference = families.latest(*_LAST_INFERENCE, versions)
+        self._keys = counter(*_KEYS, ["key"])
+        self._examinations = counter(*_EXAMINATIONS, ["model", "outcome"])
+        self._examination_seconds = counter(*_EXAMINATION_SECONDS, versions)
+        self._changes = counter(*_CHANGES, ["model", "kind", "outcome"])
+        self._refused = counter(*_REFUSED, ["reason"])
         dropped = counter(*_DROPPED, ["reason"])
         # Made before they are needed, since they are counted on a thread each: to make one is for one thread.
-        self._dropped = {reason: dropped.labels(reason) for reason in get_args(Dropped)}
-        self._drift_seconds = self._series(counter(*_DRIFT_SECONDS, versions))
-        self._drift_failures = self._series(counter(*_DRIFT_FAILURES, versions))
-        self._lag = seconds(*_LAG)
-        restarts = counter(*_RESTARTS, ["process"])
+        self._dropped = {reason: dropped(reason) for reason in get_args(Dropped)}
+        self._drift_seconds = counter(*_DRIFT_SECONDS, versions)
+        self._drift_failures = counter(*_DRIFT_FAILURES, versions)
+        self._lag = histogram(*_LAG, [], _SECONDS)
+        self._restarts = counter(*_RESTARTS, ["process"])
         for process in get_args(Restarted):
-            restarts.labels(process)
-        self._restarts = self._series(restarts)
+            self._restarts(process)
 
     def request(self, model: str, outcome: str) -> None:
         """Count one request; `model` is a served name, or empty where none was found."""
@@ -192,7 +160,7 @@ class Telemetry:
 
     def lag(self, seconds: float) -> None:
         """Record how much later than asked an event loop woke."""
-        self._lag.observe(seconds)
+        self._lag().observe(seconds)
 
     def key(self, name: str) -> None:
         """Count one request that needed a key, and bore that of this name; empty: of nobody."""
@@ -220,23 +188,3 @@ class Telemetry:
         for collector in (gauges, *others, Processes(pids), self._shared or self.registry):
             registry.register(collector)
         return generate_latest(registry)
-
-    def _series(self, metric: _Labelled) -> Callable[..., _Labelled]:
-        """The metric's series by the values of its labels; cached, since to look one up takes its lock."""
-
-        def one(*labels: object) -> _Labelled:
-            with self._placing():
-                return metric.labels(*labels)
-
-        return functools.cache(one)
-
-    @contextlib.contextmanager
-    def _placing(self) -> Iterator[None]:
-        """Let new series keep their values where this telemetry's are; the library asks a global of its."""
-        with _choosing:
-            before = library.ValueClass
-            library.ValueClass = self._shared.place if self._shared else MutexValue
-            try:
-                yield
-            finally:
-                library.ValueClass = before

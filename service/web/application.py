@@ -25,6 +25,7 @@ from service.web import (
 from service.web.access import Access
 from service.web.body_limit import BodyLimit
 from service.web.gate import Gate
+from service.web.head_method import HeadMethod
 from service.web.hosts import Hosts
 from service.web.shortcut import Shortcut
 
@@ -62,5 +63,5 @@ def compose(parts: Parts, keyring: Keyring, access_log: AccessLog | None = None)
     app.include_router(routes_page.router)
     problems.install(app)
     settings = parts.settings
-    limited = BodyLimit(Shortcut(app), settings.max_body_bytes, settings.max_held_bytes)
+    limited = BodyLimit(HeadMethod(Shortcut(app)), settings.max_body_bytes, settings.max_held_bytes)
     return Access(Gate(limited, Hosts(settings), keyring, parts.telemetry), access_log)

@@ -2,63 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, cast
 
-from httptools import HttpParserError, parse_url
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.errors import FoldserveError, HeadersTooLarge, InvalidHttp, InvalidInput, RequestTimeout
+from service.errors import HeadersTooLarge, InvalidHttp, InvalidInput, RequestTimeout
 from service.telemetry.identity import identify
 from service.web.access import IDENTITY
 from service.web.alarm import Alarm
 from service.web.body_limit import FAULT
 from service.web.flow import Flow
-from service.web.head import refuse_ambiguous
+from service.web.head import raw_path, refuse_ambiguous
+from service.web.interest import WATCHERS, end_interest
 from service.web.parser import Parser
-from service.web.problems import kind, problem
-from service.web.refusal import Refusal
+from service.web.reading import MAX_HEAD_BYTES, Reading
+from service.web.refusal import Refusal, refused
 from service.web.surplus import PATIENCE_S, most_connections, turning_away
+from service.web.unsent import Unsent
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
     from httptools import HttpRequestParser
+    from uvicorn._types import HTTPScope
     from uvicorn.config import Config
 
     from service.settings import Settings
 
-WATCHERS = "watchers"
-"""Where in the state of a request whoever answers it leaves functions to call once the client is gone."""
-
-GONE = "gone"
-"""Where in the state of a request it then says so, for those who look later."""
-
 LINGER_S = 0.5
 """How long a drain waits for a request that may be on its way: many round trips, and no nuisance."""
-
-# The least rate of a body, in bytes a second: an eighth of a megabit, slower than any line that images
-# are sent over. A body of the default limit may then take half an hour, and no longer.
-_LEAST_RATE = 16 * 1024
-
-# Bytes that may come without being part of a body: headers, trailers, the framing of chunks. Other
-# servers take 8 to 64 KiB of headers.
-_MAX_HEAD_BYTES = 64 * 1024
 
 # Requests that wait on one connection for those before them: no usual client sends the next one so early.
 _MAX_PIPELINED = 16
 
 
-class _TooManyAtOnce(Exception):
-    """Ends the parser's work in the middle of what it was given."""
-
-
-def _reason(error: HttpParserError) -> InvalidHttp:
-    """Why the parser stopped: what one of its callbacks raised, or else that this is not HTTP."""
-    cause = error.__context__
-    return cause if isinstance(cause, InvalidHttp) else InvalidHttp("what came is not HTTP/1.1")
+def _state(scope: HTTPScope) -> dict[str, Any]:
+    return scope["state"]
 
 
 class State(ServerState):
@@ -70,10 +51,8 @@ class State(ServerState):
 class Connection(HttpToolsProtocol):
     """One client's connection, with a limit in time for whatever the client owes.
 
-    - Headers: `header_timeout_s` from the connection's first moment, or from the first byte of a
-      further request; then 408, or a silent close where no byte of the request came.
-    - A body: `body_timeout_s`, and one second more for every 16 KiB that came; then 408. Time in which
-      the service itself does not read is not counted.
+    - Headers: `header_timeout_s`; then 408, or a silent close where no byte of the request came.
+    - A body: `body_timeout_s`, and more for what came of it; then 408. `Reading` says from when.
     - The next request: `idle_timeout_s`; then the connection is closed.
     - Reading an answer: the connection is cut where nothing of it is taken for `idle_timeout_s`.
 
@@ -94,6 +73,8 @@ class Connection(HttpToolsProtocol):
     """
 
     server_state: State
+    _reading: Reading
+    _unsent: Unsent
 
     def __init__(
         self,
@@ -110,20 +91,11 @@ class Connection(HttpToolsProtocol):
         self._settings = settings
         self._witness = witness
         self._most = most_connections(settings)
-        self._reading = Alarm(self.loop, self._on_late_client)
-        self._writing = Alarm(self.loop, self._on_unread_answer)
-        # The mutable state: the part of a request that is being read and since when, how much of its
-        # body came, how much came since that is none, how much of an answer was unsent last, whether
-        # anything more is read, whether this is one connection too many, whether its client was still to
-        # be asked for a body when that was looked at last, and the request that is being answered.
-        self._part: Literal["head", "body"] | None = None
-        self._since = 0.0
-        self._received = 0
-        self._unparsed = 0
-        self._unsent = 0
+        self._alarm = Alarm(self.loop, self._on_late_client)
+        # The mutable state, besides what is read and what is unsent: whether anything more is read, whether
+        # this is one connection too many, and the request that is being answered.
         self._is_refused = False
         self._is_surplus = False
-        self._was_unasked = False
         self._answered: RequestResponseCycle | None = None
 
     # --- what the transport says
@@ -134,17 +106,17 @@ class Connection(HttpToolsProtocol):
             self._is_surplus = True
             self.app = cast("Any", turning_away(cast("Any", self.app), self._witness))
         self.flow = Flow(transport, self._on_reading_again)
-        self._since = self.loop.time()
-        self._reading.set(self._deadline())
+        head_s = self._settings.header_timeout_s
+        head_s = min(head_s, PATIENCE_S) if self._is_surplus else head_s
+        self._reading = Reading(self._settings, head_s, self.loop.time())
+        self._unsent = Unsent(transport, self.loop, self._settings.idle_timeout_s)
+        self._alarm.set(self._deadline())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._reading.cancel()
-        self._writing.cancel()
+        self._alarm.cancel()
+        self._unsent.cancel()
         if self._answered is not None:
-            state = cast("dict[str, Any]", self._answered.scope)["state"]
-            state[GONE] = True
-            for watcher in list(state[WATCHERS]):
-                watcher()
+            end_interest(_state(self._answered.scope))
         if self._answered is not None and self._answered is not self.cycle:
             self._answered.disconnected = True  # uvicorn tells only the request that came last
             self._answered.message_event.set()
@@ -154,72 +126,67 @@ class Connection(HttpToolsProtocol):
         """In place of uvicorn's, with which strangers could fill the log."""
         if self._is_refused:
             return
-        self._unparsed += len(data)
+        self._reading.take(len(data))
         try:
             self.parser.feed_data(data)
-        except HttpParserError as error:
-            self._refuse(_reason(error))
+        except InvalidHttp as error:
+            self._refuse(error)
         self._look_at_progress()
 
     def _look_at_progress(self) -> None:
         if self._is_refused:
             return
-        if self._unparsed > _MAX_HEAD_BYTES:
-            self._refuse(HeadersTooLarge(f"more than {_MAX_HEAD_BYTES} bytes of headers"))
-        elif self._part is None and self._is_answer_owed:
-            self._reading.clear()
-        elif self._part == "body" and self.server_state.is_draining and not self._is_answer_owed:
-            self._reading.advance(self._deadline())  # nobody wants the rest: it does not put the end off
+        part = self._reading.part
+        if self._reading.unparsed > MAX_HEAD_BYTES:
+            self._refuse(HeadersTooLarge(f"more than {MAX_HEAD_BYTES} bytes of headers"))
+        elif part is None and self._is_answer_owed:
+            self._alarm.clear()
+        elif part == "body" and self.server_state.is_draining and not self._is_answer_owed:
+            self._alarm.advance(self._deadline())  # nobody wants the rest: it does not put the end off
         else:
-            self._reading.set(self._deadline())
+            self._alarm.set(self._deadline())
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_writing()
+        self._unsent.watch()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if not self.transport.is_closing():
-            self._writing.clear()
+            self._unsent.clear()
 
     # --- what the parser says
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)["state"][WATCHERS] = set()
-        self._part = "head"
-        if self.cycle is not None:  # the time of the first request began with the connection
-            self._since = self.loop.time()
+        _state(self.scope)[WATCHERS] = set()
+        self._reading.begin_head(self.loop.time())
 
     def on_headers_complete(self) -> None:
         if len(self.pipeline) == _MAX_PIPELINED:
-            raise _TooManyAtOnce
+            raise InvalidHttp(f"more than {_MAX_PIPELINED} requests wait for their turn")
         refuse_ambiguous(self.parser.get_http_version(), self.url, self.headers)
         is_next = not self._is_answer_owed
         identity = identify(self.headers)
-        cast("dict[str, Any]", self.scope)["state"][IDENTITY] = identity
+        _state(self.scope)[IDENTITY] = identity
         super().on_headers_complete()
         self.cycle.default_headers = [*self.cycle.default_headers, identity.header]
         if is_next:
             self._answered = self.cycle
-        self._part, self._since = "body", self.loop.time()
-        self._received = self._unparsed = 0
-        self._was_unasked = self.cycle.waiting_for_100_continue
+        self._reading.begin_body(self.loop.time(), is_unasked=self.cycle.waiting_for_100_continue)
         self.headers = []  # trailers go here, not among the headers that a route reads
         if self.server_state.is_draining or self._is_surplus:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        self._received += len(body)
-        self._unparsed = 0
+        self._reading.take_body(len(body))
         super().on_body(body)
-        if not self._is_answer_owed and self._received > self._settings.max_body_bytes:
+        if not self._is_answer_owed and self._reading.received > self._settings.max_body_bytes:
             self._is_refused = True
             self._close()
 
     def on_message_complete(self) -> None:
-        self._part = None
-        self._unparsed = 0
+        self._reading.end()
         super().on_message_complete()
         if not self.pipeline:
             self.flow.resume_reading()  # or nobody would see the client leave: uvicorn waits for room
@@ -230,21 +197,21 @@ class Connection(HttpToolsProtocol):
         """Go on with the next request; in place of uvicorn's, which makes a timer each time."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
-            self._reading.clear()
-            self._watch_writing()
+            self._alarm.clear()
+            self._unsent.watch()
             return
         if self.pipeline:
             self._answered, app = self.pipeline.pop()
             self._start_asgi_task(self._answered, app)
-        elif self._part is None or self.server_state.is_draining:
-            self._reading.set(self._deadline())
+        elif self._reading.part is None or self.server_state.is_draining:
+            self._alarm.set(self._deadline())
         if not self.pipeline:
             self.flow.resume_reading()
 
     def shutdown(self) -> None:
         """Begin the drain of this connection; called once or more after the state says so."""
         if not self._is_answer_owed:
-            self._reading.advance(self._deadline())
+            self._alarm.advance(self._deadline())
         elif not self.cycle.response_started:  # one that has started cannot say any more that it is the last
             self.cycle.keep_alive = False
 
@@ -254,44 +221,29 @@ class Connection(HttpToolsProtocol):
     def _is_answer_owed(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    @property
-    def _raw_path(self) -> str:
-        """Of the request whose headers are being read, once its first line was; else empty."""
-        try:
-            target = parse_url(self.url if self._part == "head" else b"").path or b""
-        except HttpParserError:
-            return ""
-        return target.decode("ascii", "replace")
-
     def _deadline(self) -> float:
-        """The time by which more must have come of what is being read, or a request at all."""
-        now, settings = self.loop.time(), self._settings
-        if self._part == "body":
-            deadline = self._since + settings.body_timeout_s + self._received / _LEAST_RATE
-        elif self._part == "head" or self.cycle is None:
-            patience_s = PATIENCE_S if self._is_surplus else settings.header_timeout_s
-            deadline = self._since + min(patience_s, settings.header_timeout_s)
-        else:
-            deadline = now + settings.idle_timeout_s
+        """The time by which the client must have sent more; it is the nearer one while the service ends."""
+        now = self.loop.time()
+        deadline = self._reading.deadline(now)
         if self.server_state.is_draining and not self._is_answer_owed:
             return min(deadline, now + LINGER_S)
         return deadline
 
     def _on_reading_again(self, paused_s: float) -> None:
-        self._since += paused_s
-        if self._part is not None:
-            self._reading.set(self._deadline())
+        self._reading.put_off(paused_s)
+        if self._reading.part is not None:
+            self._alarm.set(self._deadline())
 
     def _on_late_client(self) -> None:
         if self.flow.read_paused:
             return  # not the client is late; the alarm is set again when reading goes on
-        if self._part == "body" and self._was_unasked:  # its time begins when it is asked, or a little later
-            self._was_unasked = self.cycle.waiting_for_100_continue
-            self._since = self.loop.time()
-            self._reading.set(self._deadline())
-        elif self._part == "body":
+        part = self._reading.part
+        if part == "body" and self._reading.was_unasked:
+            self._reading.begin_body_again(self.loop.time(), is_unasked=self.cycle.waiting_for_100_continue)
+            self._alarm.set(self._deadline())
+        elif part == "body":
             self._refuse(RequestTimeout("the body came too slowly, or stopped"))
-        elif self._part == "head" and not self.server_state.is_draining:
+        elif part == "head" and not self.server_state.is_draining:
             limit_s = self._settings.header_timeout_s
             self._refuse(RequestTimeout(f"the headers were not complete within {limit_s:g} s"))
         else:
@@ -301,49 +253,31 @@ class Connection(HttpToolsProtocol):
         """Read nothing more: what is being read is answered with `error`, what was read as usual."""
         self._is_refused = True
         if not self._is_answer_owed:
-            if self._part != "body":  # of a body that comes still the answer was given before
+            if self._reading.part != "body":  # of a body that comes still the answer was given before
                 self._write(error)
             self._close()
             return
-        self._reading.clear()
+        self._alarm.clear()
         self.cycle.keep_alive = False
         if self.cycle.more_body:  # the route waits for it, and answers
-            cast("dict[str, Any]", self.cycle.scope)["state"][FAULT] = error
+            _state(self.cycle.scope)[FAULT] = error
             self.cycle.message_event.set()
 
     def _write(self, error: InvalidInput) -> None:
-        answer = problem(error, unquote(self._raw_path))
-        answer.headers["Connection"] = "close"
-        refusal = self._refusal(error)
-        headers = (*self.server_state.default_headers, *answer.raw_headers, refusal.identity.header)
-        lines = (b"%s: %s\r\n" % header for header in headers)
-        self.transport.write(b"".join((STATUS_LINE[answer.status_code], *lines, b"\r\n", answer.body)))
-        self._witness(refusal._replace(body_bytes=len(answer.body)))
-
-    def _refusal(self, error: FoldserveError) -> Refusal:
-        """Of what is being read, as far as it was."""
-        status, reason = kind(error)
-        return Refusal(
-            identity=identify(self.headers if self._part == "head" else []),
-            reason=reason,
-            status=status.value,
-            path=self._raw_path,
+        """Answer what is being read, as far as it was."""
+        is_head = self._reading.part == "head"
+        refusal, answer = refused(
+            error,
+            identity=identify(self.headers if is_head else []),
+            path=raw_path(self.url) if is_head else "",
             client=self.client[0] if self.client else "",
+            headers=self.server_state.default_headers,
         )
+        self.transport.write(answer)
+        self._witness(refusal)
 
     def _close(self) -> None:
-        self._reading.clear()
+        self._alarm.clear()
         if not self.transport.is_closing():
             self.transport.close()
-            self._watch_writing()
-
-    def _watch_writing(self) -> None:
-        """Have the client take something of what is unsent before the alarm rings."""
-        self._unsent = self.transport.get_write_buffer_size()
-        self._writing.set(self.loop.time() + self._settings.idle_timeout_s)
-
-    def _on_unread_answer(self) -> None:
-        if self.transport.get_write_buffer_size() < self._unsent:
-            self._watch_writing()
-        else:
-            self.transport.abort()
+            self._unsent.watch()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -26,6 +27,8 @@ class Parts:
     of the interpreter, for which the loop waits too."""
     notices: Notices | None = None
     """What the engine says of the drift of live rows."""
+    doctor: Executor = field(default_factory=partial(ThreadPoolExecutor, 1, "doctor"))
+    """A single thread, on which images are decoded in many ways: nobody else's wait for that."""
 
 
 def parts_of(request: Request) -> Parts:

@@ -6,6 +6,8 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from httptools import HttpParserError, parse_url
+
 from service.errors import InvalidHttp
 
 if TYPE_CHECKING:
@@ -35,6 +37,15 @@ def refuse_ambiguous(version: str, target: bytes, headers: Sequence[tuple[bytes,
         raise InvalidHttp("the Host header is no name or address with an optional port")
     if target[:1] != b"/" or b"#" in target:
         _refuse_target(target, *hosts)
+
+
+def raw_path(target: bytes) -> str:
+    """The path as it was sent, of as much of a target as came; empty where there is none."""
+    try:
+        path = parse_url(target).path or b""
+    except HttpParserError:
+        return ""
+    return path.decode("ascii", "replace")
 
 
 @lru_cache(maxsize=256)

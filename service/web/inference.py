@@ -92,7 +92,7 @@ async def counted(
 
     with (
         outcome_told(tell),
-        parts.client.using(model, None if version is None else parsed_version(version)) as card,
+        parts.client.editions.using(model, None if version is None else parsed_version(version)) as card,
     ):
         found.append(card)
         return await answered(card, times)

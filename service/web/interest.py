@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.errors import DeadlinePassed, JobCancelled
-from service.web.connection import GONE, WATCHERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from starlette.requests import Request
+
+WATCHERS = "watchers"
+"""Where in the state of a request whoever answers it leaves functions to call once the client is gone."""
+
+GONE = "gone"
+"""Where in the state of a request it then says so, for those who look later."""
 
 
 class Interest:
@@ -52,3 +57,10 @@ class Interest:
             raise
         finally:
             watchers.discard(leave)
+
+
+def end_interest(state: dict[str, Any]) -> None:
+    """The client of the request with this state is gone: tell whoever is answering it."""
+    state[GONE] = True
+    for watcher in list(state[WATCHERS]):
+        watcher()

@@ -24,8 +24,17 @@ async def json_body(request: Request, kind: type[WantedT]) -> WantedT:
         raise InvalidInput(f"the body has more than {_LARGEST} bytes")
     try:
         return kind.model_validate_json(content if content.strip() else b"{}")
-    except ValidationError:
-        raise InvalidInput("the body is not the JSON object that this address takes") from None
+    except ValidationError as error:
+        raise InvalidInput(_why(error, kind)) from None
+
+
+def _why(error: ValidationError, kind: type[BaseModel]) -> str:
+    """What the first wrong key may be, where it is a known one; else the keys. Nothing that was sent."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["loc"] and first["loc"][0] in kind.model_fields:
+        return f"{first['loc'][0]}: {first['msg']}"
+    keys = ", ".join(kind.model_fields)
+    return f"the body is not the JSON object that this address takes; it may have the keys {keys}"
 
 
 def described(kind: type[BaseModel]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from service.errors import InvalidHttp
+
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -32,9 +34,12 @@ class Parser:
         self.should_upgrade = self._parser.should_upgrade
 
     def feed_data(self, data: bytes) -> None:
-        """Read on; raises `HttpParserError`, also where a call of `protocol` fails."""
-        while data:
-            data = self._left_behind_offer(data)
+        """Read on; raises `InvalidHttp`: what a call of `protocol` raised, or else that this is not HTTP."""
+        try:
+            while data:
+                data = self._left_behind_offer(data)
+        except HttpParserError as error:
+            raise _reason(error) from None
 
     def on_headers_complete(self) -> None:
         """As `protocol` has it, but not for a head that is read again."""
@@ -61,3 +66,9 @@ class Parser:
         lines = [b"%s %s HTTP/%s" % (self.get_method(), target, self.get_http_version().encode())]
         lines += [b"%s: %s" % header for header in self._protocol.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
+
+
+def _reason(error: HttpParserError) -> InvalidHttp:
+    """Why the parser stopped."""
+    cause = error.__context__
+    return cause if isinstance(cause, InvalidHttp) else InvalidHttp("what came is not HTTP/1.1")

@@ -25,7 +25,7 @@ PROTOCOL = "/v2"
 """What the addresses of the Open Inference Protocol begin with."""
 
 _LONGEST_NAME = 64
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 # The most specific class of an error decides; the type is a stable slug that clients may rely on.
 TABLE: dict[type[errors.FoldserveError], tuple[HTTPStatus, str]] = {
@@ -52,6 +52,7 @@ TABLE: dict[type[errors.FoldserveError], tuple[HTTPStatus, str]] = {
     errors.QueueFull: (HTTPStatus.TOO_MANY_REQUESTS, "queue-full"),
     errors.TooManyConnections: (HTTPStatus.SERVICE_UNAVAILABLE, "too-many-connections"),
     errors.DeadlinePassed: (HTTPStatus.GATEWAY_TIMEOUT, "deadline-passed"),
+    errors.LoadStalled: (HTTPStatus.SERVICE_UNAVAILABLE, "load-stalled"),
     errors.JobCancelled: (HTTPStatus.SERVICE_UNAVAILABLE, "cancelled"),
     errors.EngineFailed: (HTTPStatus.SERVICE_UNAVAILABLE, "engine-failed"),
     errors.FoldserveError: (HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error"),
@@ -141,6 +142,8 @@ def _allowed(request: Request) -> str:
         for scope in asked
         if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
     ]
+    if not taken or "GET" in taken:  # the page's files are below a route of their own, and are only read
+        return ", ".join(["GET", "HEAD", *taken[1:]])
     return ", ".join(taken)
 
 

@@ -34,7 +34,7 @@ def represented(
     304 without a body where the client has it already. Nothing may be answered from a cache unasked: the
     model behind an address changes with a restart.
     """
-    media_type = preferred(request.headers.get("accept", ""))
+    media_type = preferred(request.headers.get("accept", ""), CSV)
     body = table().encode() if media_type == CSV else dump_json(content())
     tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
     headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "no-cache"}
@@ -43,14 +43,17 @@ def represented(
     return Response(body, media_type=media_type, headers=headers)
 
 
-def preferred(accept: str) -> str:
-    """`text/csv` where an `Accept` header wants it more than JSON; a range counts less than its name."""
+def preferred(accept: str, other: str) -> str:
+    """`other` where an `Accept` header wants it more than JSON; a range counts less than a name."""
     wanted = [_range(part) for part in accept.split(",")]
     scores = {
         media_type: max((score for name, score in wanted if name in names), default=(0.0, 0))
-        for media_type, names in ((JSON, (JSON, "application/*", "*/*")), (CSV, (CSV, "text/*")))
+        for media_type, names in (
+            (JSON, (JSON, "application/*", "*/*")),
+            (other, (other, f"{other.partition('/')[0]}/*")),
+        )
     }
-    return CSV if scores[CSV] > scores[JSON] else JSON
+    return other if scores[other] > scores[JSON] else JSON
 
 
 def _range(part: str) -> tuple[str, tuple[float, int]]:

@@ -49,7 +49,7 @@ async def accept_version(context: Context, model: str, version: str) -> Response
 
 
 async def _accepted(parts: Parts, model: str, version: int | None = None) -> Response:
-    card = parts.client.card(model, version)
+    card = parts.client.editions.card(model, version)
     refuse_unwatched(parts, card)
     await parts.client.errands.do(Change(action="accept", model=model, version=card.facts.version))
     return Response(report_of(parts, card).model_dump_json(by_alias=True), media_type="application/json")

@@ -86,10 +86,9 @@ async def _seen(
     """What the watched norms see of the images in each variant: means and variances, `[N, C]`."""
     interest, spec = Interest(request, deadline), card.facts.manifest.input
     images = await _images(parts, rows, interest)
-    variants = variant_rows(spec, images, parts.settings.max_pixels)
+    variants = variant_rows(spec, images, parts.settings.max_pixels, interest.check)
     found = []
     while (made := await _on_a_thread(parts, partial(next, variants, None))) is not None:
-        interest.check()
         variant, inputs = made
         both = await _moments(request, parts, card, inputs, deadline)
         found.append((variant, both[:, 0], both[:, 1]))
@@ -101,7 +100,7 @@ async def _images(parts: Parts, rows: Rows, interest: Interest) -> list[bytes]:
     images: list[bytes] | None = await _on_a_thread(parts, partial(rows.encoded))
     if images is None:
         raise InvalidInput("the doctor looks at images: nobody knows how numbers were preprocessed")
-    await bodies.fill(rows, np.empty(rows.shape, rows.dtype), parts.decoders, interest.check)
+    await bodies.fill(rows, np.empty(rows.shape, rows.dtype), parts.doctor, interest.check)
     return images
 
 
@@ -116,4 +115,4 @@ async def _moments(
 
 
 async def _on_a_thread(parts: Parts, work: partial[Any]) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(parts.decoders, work)
+    return await asyncio.get_running_loop().run_in_executor(parts.doctor, work)

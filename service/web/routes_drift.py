@@ -9,8 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from service.errors import NotWatched
-from service.inspection.drift import unseen
-from service.inspection.drift_report import DriftReport
+from service.inspection.drift_report import DriftReport, unseen
 from service.inspection.last_window import VECTORS
 from service.inspection.sample import sample_drift
 from service.web import bodies
@@ -36,7 +35,7 @@ router = APIRouter(
     prefix="/v1/models",
     tags=["drift"],
     dependencies=[Depends(_refuse_unknown_parameters)],
-    responses={400: {"model": Problem}, 404: {"model": Problem}},
+    responses={status: {"model": Problem} for status in (400, 404, 503)},
 )
 samples = APIRouter(prefix="/v1/models", tags=["drift"], route_class=RawRoute)
 
@@ -50,14 +49,14 @@ _SAMPLE: dict[int | str, dict[str, Any]] = {
 @router.get("/{model}/drift", response_model=DriftReport)
 async def show_drift(context: Context, model: str, version: Version = None) -> Response:
     """Live rows against what the network was trained on, or against its baseline."""
-    report = report_of(context, context.client.card(model, version))
+    report = report_of(context, context.client.editions.card(model, version))
     return Response(report.model_dump_json(by_alias=True), media_type="application/json")
 
 
 @router.get("/{model}/drift/{layer:path}", response_model=LayerWindow, responses={409: {"model": Problem}})
 async def show_layer(context: Context, model: str, layer: str, version: Version = None) -> Response:
     """One watched norm in the window that was judged last, channel by channel; empty before the first."""
-    card = context.client.card(model, version)
+    card = context.client.editions.card(model, version)
     eps = card.layer(layer).eps
     refuse_unwatched(context, card)
     part = next((one.part for one in card.facts.watched if one.name == layer), None)

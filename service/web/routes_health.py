@@ -47,6 +47,6 @@ async def metrics(context: Context) -> Response:
         slots=sum(worker.slots for worker in board.workers),
         workers=sum(worker.alive_at > 0 for worker in board.workers),
     )
-    reports = context.notices.of(card.key for card in client.cards()) if context.notices else []
+    reports = context.notices.of(card.key for card in client.editions.cards()) if context.notices else []
     content = context.telemetry.scrape(gauges, board.pids(), DriftGauges(reports))
     return Response(content, media_type=CONTENT_TYPE)

@@ -23,7 +23,7 @@ router = APIRouter(
     prefix="/v1/models",
     tags=["models"],
     dependencies=[Depends(refuse_unknown_parameters)],
-    responses={**DOCUMENTED, 400: {"model": Problem}, 404: {"model": Problem}},
+    responses={**DOCUMENTED, **{status: {"model": Problem} for status in (400, 404, 503)}},
 )
 
 Channel = Annotated[
@@ -40,7 +40,7 @@ async def list_layers(context: Context, request: Request, model: str, version: V
 
     JSON, or CSV with one line per norm by `Accept: text/csv`.
     """
-    card = context.client.card(model, version)
+    card = context.client.editions.card(model, version)
     layers = card.facts.layers
     return represented(request, lambda: _all(card), lambda: spreadsheet.of_layers(layers))
 
@@ -58,7 +58,7 @@ async def show_layer(
 
     JSON, or CSV with one line per channel by `Accept: text/csv`.
     """
-    card = context.client.card(model, version)
+    card = context.client.editions.card(model, version)
     stats = card.layer(layer)
     if channel is not None and channel >= stats.num_features:
         raise InvalidQuery(f"norm {layer!r} has the channels 0 to {stats.num_features - 1}, and no {channel}")

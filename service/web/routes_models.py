@@ -47,7 +47,7 @@ router = APIRouter(
     prefix="/v1/models",
     tags=["models"],
     dependencies=[Depends(refuse_unknown_parameters)],
-    responses={400: {"model": Problem}, 404: {"model": Problem}},
+    responses={status: {"model": Problem} for status in (400, 404, 503)},
 )
 
 Version = Annotated[
@@ -59,18 +59,20 @@ Version = Annotated[
 async def list_models(context: Context) -> Models:
     """Everything that is served."""
     client = context.client
-    return Models(state=client.state, models=[_summary(card, client.state) for card in client.cards()])
+    return Models(
+        state=client.state, models=[_summary(card, client.state) for card in client.editions.cards()]
+    )
 
 
 @router.get("/{model}", response_model=ModelDetail)
 async def show_model(context: Context, model: str, version: Version = None) -> ModelDetail:
     """One version: manifest, effective settings, fold summary."""
     client, settings = context.client, context.settings
-    card = client.card(model, version)
+    card = client.editions.card(model, version)
     facts = card.facts
     return ModelDetail(
         **_summary(card, client.state).model_dump(),
-        versions=[other.facts.version for other in client.cards() if other.facts.model == model],
+        versions=[other.facts.version for other in client.editions.cards() if other.facts.model == model],
         labels=facts.labels,
         manifest=facts.manifest.model_dump(exclude_none=True),
         batching={
@@ -89,7 +91,7 @@ async def show_model(context: Context, model: str, version: Version = None) -> M
 @router.get("/{model}/fold", response_model=FoldDetail)
 async def show_fold(context: Context, model: str, version: Version = None) -> Response:
     """What became of every norm, and how exact the folded network is."""
-    facts = context.client.card(model, version).facts
+    facts = context.client.editions.card(model, version).facts
     content = {"model": facts.model, "version": facts.version, **facts.fold}
     return Response(dump_json(content), media_type="application/json")
 

@@ -49,13 +49,13 @@ router = APIRouter(include_in_schema=False)
 router.mount("/page", _files, name="page")
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.get("/")
 async def page(request: Request) -> Response:
     """The page."""
     return await _files.get_response("index.html", request.scope)
 
 
-@router.api_route("/docs", methods=["GET", "HEAD"])
+@router.get("/docs")
 async def docs(request: Request) -> Response:
     """The API's documentation, rendered from `/openapi.json`."""
     return await _files.get_response("docs.html", request.scope)

@@ -19,6 +19,7 @@ from service.web.inference import Times, counted, infer
 from service.web.predictions import as_array, as_json, dump_array, dump_json, refuse_long
 from service.web.queries import documented, parsed
 from service.web.raw_route import MODEL, VERSION, RawRoute
+from service.web.representation import preferred
 from service.web.schemas import Predictions, PredictQuery, Problem
 
 if TYPE_CHECKING:
@@ -96,4 +97,5 @@ def _written(
 
 
 def _wants_array(request: Request) -> bool:
-    return _NPY in request.headers.get("accept", "")
+    accept = request.headers.get("accept", "")
+    return _NPY in accept.lower() and preferred(accept, _NPY) == _NPY  # most ask for nothing of the kind

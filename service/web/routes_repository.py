@@ -39,7 +39,7 @@ async def list_repository(context: Context, request: Request) -> list[IndexEntry
     is_ready = state == "ready"
     served = [
         _entry(card.facts.model, card.facts.version, "" if is_ready else f"the service is {state}")
-        for card in context.client.cards()
+        for card in context.client.editions.cards()
     ]
     if query.ready:
         return served if is_ready else []

@@ -64,7 +64,7 @@ _OF_MODEL: dict[int | str, dict[str, Any]] = {404: _ERROR, 503: _ERROR}
 @router.get("/models/stats", response_model=AllStatistics)
 async def list_statistics(context: Context) -> AllStatistics:
     """The statistics of every version."""
-    return statistics(context.client.cards(), context.telemetry)
+    return statistics(context.client.editions.cards(), context.telemetry)
 
 
 @router.get("/models/{model}", response_model=ModelMetadata, responses=_OF_MODEL)
@@ -107,7 +107,7 @@ async def show_version_config(context: Context, model: str, version: Version) ->
 async def show_statistics(context: Context, model: str) -> AllStatistics:
     """The statistics of the versions of one model."""
     chosen = _card(context, model).facts.model
-    cards = [card for card in context.client.cards() if card.facts.model == chosen]
+    cards = [card for card in context.client.editions.cards() if card.facts.model == chosen]
     return statistics(cards, context.telemetry)
 
 
@@ -118,7 +118,7 @@ async def show_version_statistics(context: Context, model: str, version: Version
 
 
 def _card(parts: Parts, model: str, version: str | None = None) -> ModelCard:
-    return parts.client.card(model, None if version is None else parsed_version(version))
+    return parts.client.editions.card(model, None if version is None else parsed_version(version))
 
 
 def _ready(parts: Parts, card: ModelCard) -> ModelReady:

@@ -117,7 +117,7 @@ class ModelDetail(ModelSummary):
     versions: list[int]
     labels: list[str] | None
     manifest: dict[str, Any]
-    batching: dict[str, float]
+    batching: dict[str, int | float]
     reference: Literal["stored", "computed"]
     """Whether the proof's float64 answers lay beside the weights or were computed at this start."""
     memory: dict[str, int]

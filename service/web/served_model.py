@@ -36,7 +36,9 @@ def metadata(card: ModelCard, client: EngineClient) -> ModelMetadata:
     row, output = facts.manifest.input, facts.manifest.output
     return ModelMetadata(
         name=facts.model,
-        versions=[str(other.facts.version) for other in client.cards() if other.facts.model == facts.model],
+        versions=[
+            str(other.facts.version) for other in client.editions.cards() if other.facts.model == facts.model
+        ],
         platform=PLATFORM,
         inputs=[TensorMetadata(name=row.name, datatype="FP32", shape=[-1, *row.shape])],
         outputs=[TensorMetadata(name=output.name, datatype="FP32", shape=[-1, *facts.output_shape])],

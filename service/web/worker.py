@@ -63,7 +63,8 @@ class Worker:
         await server.serve(sockets=[self._listening])
         for task in besides:
             task.cancel()
-        decoders.shutdown(wait=False, cancel_futures=True)  # the loop still has answers to give
+        for threads in (decoders, parts.doctor):
+            threads.shutdown(wait=False, cancel_futures=True)  # the loop still has answers to give
         if access_log:
             access_log.close()
 

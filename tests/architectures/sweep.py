@@ -9,9 +9,10 @@ import torch
 
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Reference, prove, relative_error
+from service.graph.parity import relative_error
 from service.graph.precision import astype
 from service.graph.probe import probe
+from service.graph.reference import Reference
 from service.network import catalog
 from service.network.random_stats import randomise
 
@@ -40,7 +41,7 @@ def swept(architecture: str, row: list[int], options: dict[str, Any], probes: in
     captured = capture(network, torch.randn(2, *row))
     reference = Reference.of(captured, probe(captured, probes))
     folded = fold_graph(reference)
-    parity = prove(reference, astype(folded.module, torch.float32), torch.float32)
+    parity = reference.expected(torch.float32).prove(astype(folded.module, torch.float32))
     with torch.inference_mode():
         answers = astype(folded.module, torch.float64)(reference.rows.double())
     return Findings(folded.report, parity, relative_error(reference.answers, answers))

@@ -5,9 +5,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
-from service.network.training import digits_split
+from service.training.split import digits_split
 from tests.e2e.server import until
 
 from .conftest import ACCEPTED, PATIENCE, Visit
@@ -99,3 +99,23 @@ def test_server_that_does_not_tell_all_channels_shows_those_that_moved_most(
         has=page.get_by_role("button", name=str(first["channel"]), exact=True)
     )
     assert shown(row.get_by_role("cell").first) == pytest.approx(first["delta"], rel=0.01)
+
+
+def test_of_a_channel_that_never_varies_no_distribution_is_drawn(
+    visit: Visit, judged: dict[str, Any]
+) -> None:
+    assert judged["layers"]
+
+    def still(route: Route) -> None:
+        answer = route.fetch()
+        content = answer.json()
+        known = content.get("vectors", content)
+        for name in {"var", "reference_var", "running_var"} & set(known):
+            known[name][5] = 0.0
+        route.fulfill(response=answer, json=content)
+
+    visit.page.route("**/bn1?*", still)
+    page = open_page(visit, "/#/digits/1/bn1/5")
+    live = detail(page, "bn1").get_by_role("region", name="Live rows at this norm")
+    expect(live).to_contain_text("Channel 5 does not vary")
+    expect(live.get_by_role("img", name="Channel 5,")).to_have_count(0)

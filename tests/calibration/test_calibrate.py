@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 from service import cli
 from service.engine.loading import load
 from service.engine.watching import Wanted
-from service.network.training import digits_split
 from service.store.model_store import ModelStore
+from service.training.split import digits_split
 from tests.evaluation.folders import ROOT, held_out_digits
 
 if TYPE_CHECKING:

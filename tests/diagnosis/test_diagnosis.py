@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from service.diagnosis.diagnosis import diagnose
 from service.diagnosis.variants import changed, variants
 
 if TYPE_CHECKING:
+    from service.diagnosis.diagnosis import Diagnosis
+
     from .conftest import Trained
 
 
@@ -105,3 +108,44 @@ def test_one_image_that_is_like_no_other_is_asked_for_more_of_its_kind(photograp
     found = diagnose(watched, seen, photographs.spec)
     assert found.verdict == "unclear"
     assert "take more images" in found.meaning
+
+
+@pytest.mark.parametrize("first", [0, 16])
+def test_photographs_of_materials_have_their_order_named_and_no_right_one_accused(
+    materials: Trained, first: int
+) -> None:
+    images = materials.contents[first : first + 16]
+    assert materials.diagnosis(materials.spec, images).likely is None
+    found = materials.diagnosis(changed(materials.spec, colour="bgr"), images)
+    assert found.fix == ('colour = "rgb"',)
+
+
+def told(trained: Trained, fault: str, configured: float, corrected: float) -> Diagnosis:
+    """Of rows whose means are so many standard deviations from training, and set right fewer, everywhere."""
+    watched, random = trained.subject.watched, np.random.default_rng(0)
+    each = random.normal(0, 0.02, (16, 1)) * np.sqrt(watched.var)
+
+    def seen(apart: float) -> tuple[np.ndarray, np.ndarray]:
+        return watched.mean + apart * np.sqrt(watched.var + watched.eps) + each, np.tile(watched.var, (16, 1))
+
+    named = variants(trained.spec, np.arange(3 * 64 * 64).reshape(1, 3, 64, 64).astype(np.uint8))
+    found = [(one, *seen(corrected if one.name == fault else configured)) for one in named]
+    return diagnose(watched, found, trained.spec)
+
+
+@pytest.mark.parametrize("fault", ["bgr", "squeezed", "nearest"])
+def test_an_order_or_a_size_that_leaves_a_third_of_the_misfit_is_not_what_is_wrong(
+    photographs: Trained, fault: str
+) -> None:
+    """Another mix of classes looks so. The divergence is the square of the distance."""
+    assert told(photographs, fault, 0.6, 0.6 * math.sqrt(0.4)).likely is None
+    found = told(photographs, fault, 0.6, 0.6 * math.sqrt(0.2)).likely
+    assert found is not None
+    assert found.variant.name == fault
+
+
+def test_the_order_with_mean_and_std_is_named_only_where_much_tells(photographs: Trained) -> None:
+    assert told(photographs, "bgr, mean and std too", 0.9, 0.1).likely is None
+    found = told(photographs, "bgr, mean and std too", 1.2, 0.1).likely
+    assert found is not None
+    assert found.variant.fault == "channel order"

@@ -111,3 +111,23 @@ def test_the_lines_of_a_fix_make_the_manifest_the_variant(spec: Input) -> None:
             variant.spec.resize,
             variant.spec.interpolation,
         )
+
+
+class GivenUpError(Exception):
+    """Nobody waits any more."""
+
+
+def test_it_is_asked_before_each_image_whether_anybody_waits() -> None:
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(len(asked))
+        if len(asked) > 4:
+            raise GivenUpError
+
+    made = variant_rows(PHOTO, noise(20, 20, 3), 10**6, check)
+    next(made)
+    assert len(asked) == 3
+    with pytest.raises(GivenUpError):
+        list(made)
+    assert len(asked) == 5, "in the middle of the next variant"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from service.network.training import digits_split
+from service.training.split import digits_split
 
 PER_CLASS = 4
 

@@ -125,6 +125,15 @@ def test_unreadable_images_are_named_and_the_others_count(
     assert "Not read: broken.png" in out
 
 
+def test_a_file_name_that_would_write_to_the_terminal_is_written_out(
+    capsys: pytest.CaptureFixture[str], store: ModelStore, tmp_path: Path
+) -> None:
+    folder = held_out_digits(tmp_path / "images", range(4))
+    (folder / "a\x1b[31m\n\udcffé.png").write_bytes(b"no image")
+    out, _ = said(capsys, store, folder)
+    assert r"Not read: a\x1b[31m\n\udcffé.png: " in out
+
+
 def test_of_many_images_32_are_looked_at(
     capsys: pytest.CaptureFixture[str], store: ModelStore, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ ELSEWHERE = os.environ.get("FOLDSERVE_TEST_ADDRESS")
 NOT_OF_THE_IMAGE = {
     "test_commands.py": "calls the working tree's commands; tests/image calls the image's",
     "test_import.py": "imports with torchvision, which the image does not have",
+    "test_load_timeout.py": "adds an architecture to the code",
     "test_gpu.py": "a container of only files has no driver; tests/image starts one with a GPU",
     "test_killed.py::test_nothing_is_left_of_a_service_whose_supervisor_is_killed": "the kernel sees to it",
     "test_refused_starts.py::test_model_with_batch_statistics_is_refused": "adds an architecture to the code",

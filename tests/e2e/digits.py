@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from service.network import catalog
-from service.network.training import digits_split
 from service.store import weights
 from service.store.model_store import ModelStore
+from service.training.split import digits_split
 
 from .server import NPY, STORE
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +25,6 @@ def copied(folder: Path, name: str = "digits", version: int = 1) -> Path:
     target = folder / name / str(version)
     shutil.copytree(STORE / "digits" / "1", target)
     return target
-
-
-def stalled(folder: Path) -> Path:
-    """The store `folder`, with a copy of the shipped model that never comes further than its weights."""
-    weights_file = copied(folder) / "weights.safetensors"
-    weights_file.unlink()
-    os.mkfifo(weights_file)
-    return folder
 
 
 def with_manifest(version: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -239,8 +239,8 @@ def test_question_is_refused_with_its_own_reason(service: Service, address: str)
     [
         ("GET", PREDICT, "POST"),
         ("PUT", PREDICT, "POST"),
-        ("POST", LAYERS, "GET"),
-        ("DELETE", "/readyz", "GET"),
+        ("POST", LAYERS, "GET, HEAD"),
+        ("DELETE", "/readyz", "GET, HEAD"),
     ],
 )
 def test_wrong_method_is_told_the_right_one(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
@@ -79,8 +79,10 @@ def test_help_of_serve_says_every_setting() -> None:
     assert "--keys " not in help_text, "all may see the arguments of a command"
     for name, field in fields.items():
         flag = f"--{name.replace('_', '-')}"
+        is_choice = get_origin(field.annotation) is Literal
+        value = f"{{{','.join(get_args(field.annotation))}}}" if is_choice else "VALUE"
         assert (
-            f"{flag}, {flag.replace('--', '--no-', 1)}" if field.annotation is bool else f"{flag} VALUE"
+            f"{flag}, {flag.replace('--', '--no-', 1)}" if field.annotation is bool else f"{flag} {value}"
         ) in help_text
         assert str(field.description) in help_text
 

@@ -130,6 +130,8 @@ def by_torch(pixels: np.ndarray) -> list[float]:
         x = arguments[0].reshape(1, norm.num_features, -1)[0]
         own, base = x.var(1, correction=0) + norm.eps, norm.running_var + norm.eps
         r, delta = own / base, (x.mean(1) - norm.running_mean) / base.sqrt()
+        if x.shape[1] == 1:
+            r = torch.ones_like(r)  # one value has no variance
         j = (0.5 * (r + 1 / r - 2 + delta**2 * (1 + 1 / r))).clamp(max=10)
         found[name] = float((j * norm.weight**2).sum() / (norm.weight**2).sum())
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .load import Load, rows
-from .server import Server, until
+from .server import Process, Server, until
 from .tree import Tree, is_stopped
 from .watching import is_well, restarts, status
 
@@ -89,3 +89,22 @@ def test_worker_that_hangs_is_replaced_and_the_other_one_serves_meanwhile(
     assert 0 < sum(not outcome.status for outcome in load.outcomes) < 16
     until(lambda: is_well(impatient))
     assert restarts(impatient, "worker") == before + 1
+
+
+def test_worker_that_hangs_before_it_is_up_is_replaced() -> None:
+    with Process("serve", port=0, threads=1, start_timeout_s=20, max_restarts=100) as process:
+        victim = Tree(process.pid).workers(1)[0]
+        os.kill(victim, signal.SIGSTOP)
+        with Server(process) as server:
+            assert "worker 0 has not come up in 20 s" in server.log
+            assert Tree(process.pid).workers(1) != [victim]
+            assert server.stop() == 0, server.log
+
+
+def test_engine_that_hangs_before_it_loads_is_replaced() -> None:
+    with Process("serve", port=0, threads=1, start_timeout_s=20, max_restarts=100) as process:
+        victim = Tree(process.pid).stall_engine()
+        with Server(process) as server:
+            assert "the engine has not come up in 20 s" in server.log
+            assert Tree(process.pid).engine != victim
+            assert server.stop() == 0, server.log

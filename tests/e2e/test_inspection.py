@@ -86,6 +86,7 @@ def test_model_tells_manifest_labels_and_batching(service: Service) -> None:
     assert model["manifest"]["input"]["mean"] == [0.3048]
     assert model["manifest"]["provenance"]["held_out"]["rows"] == 719
     assert model["batching"]["max_batch"] == 64
+    assert isinstance(model["batching"]["max_batch"], int)
     assert model["reference"] == "stored"
     assert sum(model["memory"].values()) > 100_000  # as many numbers as a digits network has, in bytes
     assert {"capture", "fold", "parity", "warm-up"} <= set(model["seconds"])
@@ -262,7 +263,29 @@ def test_models_that_are_not_served_make_no_new_series(service: Service) -> None
     assert len(service.metrics()) == series
 
 
-@pytest.mark.parametrize(("path", "allowed"), [("drift", "GET, POST"), ("predict", "POST"), ("fold", "GET")])
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("drift", "GET, HEAD, POST"), ("predict", "POST"), ("fold", "GET, HEAD")]
+)
 def test_a_method_that_is_not_taken_is_told_all_that_are(service: Service, path: str, allowed: str) -> None:
     answer = service.http.request("DELETE", f"/v1/models/digits/{path}")
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+def test_the_page_s_files_are_told_to_be_read(service: Service) -> None:
+    answer = service.http.request("DELETE", "/page/page.css")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/v1/models", "/v1/models/digits/layers", "/v2/health/ready", "/"]
+)
+def test_head_is_answered_as_get_is_without_the_body(service: Service, path: str) -> None:
+    asked, got = service.http.head(path), service.http.get(path)
+    assert (asked.status_code, asked.content) == (got.status_code, b"") == (200, b"")
+    for name in ("content-type", "content-length", "etag"):
+        assert asked.headers.get(name) == got.headers.get(name), name
+
+
+def test_head_of_what_only_takes_rows_is_refused(service: Service) -> None:
+    asked = service.http.head("/v1/models/digits/predict")
+    assert (asked.status_code, asked.headers["allow"]) == (405, "POST")

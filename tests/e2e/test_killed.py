@@ -13,7 +13,7 @@ import pytest
 
 from .load import Load, rows
 from .server import Process, Server, free_port, until
-from .stores import copied, stalled
+from .stores import copied
 from .tree import Tree, are_gone, is_stopped, kill
 from .watching import counts_back, is_well, restarts, scrape, status
 from .wire import reply
@@ -120,18 +120,9 @@ def test_killed_engine_fails_what_it_held_and_is_replaced(pair: Server, digits: 
     until(lambda: is_well(pair))
 
 
-def test_engine_that_is_killed_while_it_loads_is_started_again(tmp_path: Path, digits: Digits) -> None:
-    weights = copied(tmp_path) / "weights.safetensors"
-    content = weights.read_bytes()
-    weights.unlink()
-    os.mkfifo(weights)  # loading goes no further than this
-    port = free_port()
-    with Process("serve", port=port, model_store=tmp_path, threads=1, workers=2) as process:
-        tree = Tree(process.pid)
-        victim = tree.engine
-        weights.unlink()
-        weights.write_bytes(content)
-        kill(victim)
+def test_engine_that_is_killed_while_it_loads_is_started_again(digits: Digits) -> None:
+    with Process("serve", port=free_port(), threads=1, workers=2) as process:
+        kill(Tree(process.pid).stall_engine())
         with Server(process) as server:
             ask = rows(digits, 0, 3)
             with server.connect() as client:
@@ -142,9 +133,10 @@ def test_engine_that_is_killed_while_it_loads_is_started_again(tmp_path: Path, d
 
 
 @pytest.mark.parametrize("part", ["engine", "web"])
-def test_process_that_dies_too_often_ends_the_service(tmp_path: Path, part: str) -> None:
-    with Process("serve", port=0, model_store=stalled(tmp_path), workers=2, max_restarts=1) as process:
+def test_process_that_dies_too_often_ends_the_service(part: str) -> None:
+    with Process("serve", port=0, workers=2, max_restarts=1) as process:
         tree, killed = Tree(process.pid), set[int]()
+        tree.stall_engine()
         pids = set(tree.workers(2)) | {tree.engine}
         while not process.has_ended and len(killed) < 8:
             for pid in tree.children("engine" if part == "engine" else "web")[:1]:
@@ -161,11 +153,10 @@ def test_process_that_dies_too_often_ends_the_service(tmp_path: Path, part: str)
 
 
 @pytest.mark.parametrize("when", ["under load", "while it loads"])
-def test_nothing_is_left_of_a_service_whose_supervisor_is_killed(
-    tmp_path: Path, digits: Digits, when: str
-) -> None:
+def test_nothing_is_left_of_a_service_whose_supervisor_is_killed(digits: Digits, when: str) -> None:
     if when == "while it loads":
-        with Process("serve", port=0, model_store=stalled(tmp_path), workers=2) as process:
+        with Process("serve", port=0, workers=2) as process:
+            Tree(process.pid).stall_engine()
             assert_nothing_is_left(process)
         return
     with Server.start(workers=2) as server:

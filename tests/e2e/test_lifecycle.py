@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,12 +14,11 @@ import pytest
 from .digits import MULTIPART, SLOW_SETTINGS, Digits, encoded, npy, slow_form
 from .problems import assert_problem
 from .server import NPY, Process, Server, Service, free_port, until
-from .stores import copied
+from .tree import Tree
 from .wire import head, is_closed, reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.e2e
 
@@ -49,11 +47,10 @@ def assert_all_right(answers: list[Future[httpx.Response]], digits: Digits) -> N
 # --- the start
 
 
-def test_while_models_load_the_service_is_live_and_not_ready(tmp_path: Path) -> None:
-    weights, port = copied(tmp_path) / "weights.safetensors", free_port()
-    weights.unlink()
-    os.mkfifo(weights)  # loading goes no further than this
-    with Process("serve", port=port, model_store=tmp_path) as process:
+def test_while_models_load_the_service_is_live_and_not_ready() -> None:
+    port = free_port()
+    with Process("serve", port=port) as process:
+        Tree(process.pid).stall_engine()
         with closing(Service(f"http://127.0.0.1:{port}")) as loading:
             until(lambda: process.has_ended or is_live(loading))
             answers = [loading.get("/readyz"), loading.predict(b"x"), loading.get("/v1/models/digits")]

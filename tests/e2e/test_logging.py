@@ -230,6 +230,10 @@ def test_a_level_reaches_every_process_and_those_that_are_started_later(open_to_
 def test_what_is_no_level_is_refused_and_changes_nothing(open_to_all: Server, body: bytes) -> None:
     answer = open_to_all.http.put("/v1/log-level", content=body, headers=ADMIN)
     assert (answer.status_code, answer.json()["type"]) == (400, "invalid-input")
+    assert "level" in answer.json()["detail"]
+    if b"loud" in body:
+        assert "'debug', 'info', 'warning' or 'error'" in answer.json()["detail"]
+        assert "loud" not in answer.text
     assert level(open_to_all) == "info"
 
 

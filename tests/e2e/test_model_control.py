@@ -253,29 +253,6 @@ def test_a_worker_that_dies_takes_no_change_with_it(explicit: Server, store: Pat
     assert served(explicit) == [("digits", 3)]
 
 
-def test_a_service_that_ends_waits_for_no_load(store: Path) -> None:
-    with Server.start(model_store=store, model_control="explicit", keys=KEYS) as server:
-        stuck = published(store, 2)
-        (stuck / "weights.safetensors").unlink()
-        os.mkfifo(stuck / "weights.safetensors")  # to read it takes for ever
-        with server.connect() as asking:
-            address = b"/v2/repository/models/digits/load"
-            lines = [b"POST " + address + b" HTTP/1.1", b"Host: localhost", b"Content-Length: 0"]
-            asking.sendall(b"\r\n".join([*lines, b"Authorization: Bearer " + SECRET.encode(), b"", b""]))
-            writing = until(lambda: _opened_by_a_reader(stuck / "weights.safetensors"))
-            assert server.stop() == 0, server.log
-            assert asking.recv(1 << 16).startswith(b"HTTP/1.1 503")
-            os.close(writing)
-
-
-def _opened_by_a_reader(fifo: Path) -> int:
-    """The other end of a named pipe; 0 until somebody reads it."""
-    try:
-        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-    except OSError:
-        return 0
-
-
 # --- with the store
 
 

@@ -126,6 +126,12 @@ def test_whole_vectors_are_the_same_in_json_and_npy(service: Service, digits: Di
     assert {"label", "index", "score"} < set(predictions[0])
 
 
+@pytest.mark.parametrize("accept", [f"{NPY};q=0, {JSON}", f"{JSON}, {NPY};q=0.5", "application/*"])
+def test_an_array_is_not_for_who_wants_json_more(service: Service, digits: Digits, accept: str) -> None:
+    answer = service.predict(encoded(digits.pixels[0]), accept=accept)
+    assert answer.headers["content-type"] == JSON
+
+
 @pytest.mark.parametrize(("top_k", "shown"), [(2, 2), (10, 10), (1000, 10)])
 def test_top_k_lists_the_best_classes_first(service: Service, digits: Digits, top_k: int, shown: int) -> None:
     body = npy(digits.pixels[:ROWS])

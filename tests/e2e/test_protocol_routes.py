@@ -16,11 +16,11 @@ from service import __version__
 from .digits import encoded, npy
 from .infer import body, post, tensor
 from .server import NPY, PATIENCE, Process, Server, Service, free_port, until
-from .stores import copied, stalled, with_tensors
+from .stores import copied, with_tensors
+from .tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from .digits import Digits
 
@@ -79,10 +79,10 @@ def test_health(service: Service) -> None:
         assert json_of(service, path) == {"name": "digits", "ready": True}
 
 
-def test_while_models_load_the_server_lives_and_is_not_ready(tmp_path: Path) -> None:
+def test_while_models_load_the_server_lives_and_is_not_ready() -> None:
     port = free_port()
-    with Process("serve", port=port, threads=1, model_store=stalled(tmp_path)) as process:
-        process.wait_for("loading models")
+    with Process("serve", port=port, threads=1) as process:
+        Tree(process.pid).stall_engine()
 
         def ask(method: str, path: str) -> httpx.Response:
             return httpx.request(method, f"http://127.0.0.1:{port}{path}", timeout=PATIENCE, trust_env=False)

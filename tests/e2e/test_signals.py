@@ -10,7 +10,6 @@ import pytest
 
 from .load import Load, rows
 from .server import Process, Server, until
-from .stores import stalled
 from .tree import Tree, are_gone, kill
 from .wire import head
 
@@ -34,13 +33,10 @@ def assert_ended(process: Process, pids: list[int], counts: Path, expected: int)
 
 @pytest.mark.parametrize("part", ["engine", "web"])
 @pytest.mark.parametrize("replaced", [False, True], ids=["dead", "being replaced"])
-def test_signal_while_a_process_is_replaced_ends_the_service_in_order(
-    tmp_path: Path, part: str, *, replaced: bool
-) -> None:
-    with Process(
-        "serve", port=0, model_store=stalled(tmp_path), workers=2, drain_timeout_s=NEVER_S
-    ) as process:
+def test_signal_while_a_process_is_replaced_ends_the_service_in_order(part: str, *, replaced: bool) -> None:
+    with Process("serve", port=0, workers=2, drain_timeout_s=NEVER_S) as process:
         tree = Tree(process.pid)
+        tree.stall_engine()
         counts = tree.counts()
         pids = {*tree.workers(2), tree.engine}
         victim = tree.engine if part == "engine" else tree.workers(2)[0]

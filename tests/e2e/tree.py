@@ -36,6 +36,16 @@ class Tree:
         """The pid of the engine, waited for."""
         return until(lambda: self.children("engine"))[0]
 
+    def stall_engine(self) -> int:
+        """Stop the engine, which was just started, so that it loads for ever; its pid.
+
+        Not before it loads torch: until it has its order it would not die with its parent.
+        """
+        pid = self.engine
+        until(lambda: "libtorch" in (_PROC / str(pid) / "maps").read_text())
+        os.kill(pid, signal.SIGSTOP)
+        return until(lambda: pid if is_stopped(pid) else 0)
+
     def workers(self, count: int) -> list[int]:
         """The pids of the workers, once there are so many."""
 

@@ -90,7 +90,7 @@ class Worker:
 
     def reserve(self, *values: int, patience_s: float = HANG_S, model: str = "digits") -> Run:
         run = self.client.reserve(
-            self.client.card(model), len(values), "uint8", time.monotonic() + patience_s
+            self.client.editions.card(model), len(values), "uint8", time.monotonic() + patience_s
         )
         run.inputs[:] = np.array(values, "uint8").reshape(-1, 1, 1, 1)
         return run
@@ -98,7 +98,9 @@ class Worker:
     async def predict(self, *values: int, patience_s: float = HANG_S, model: str = "digits") -> list[float]:
         """As a route does it; the first of each row's answers."""
         with self.reserve(*values, patience_s=patience_s, model=model) as run:
-            answer = await self.client.infer(self.client.card(model), run, time.monotonic() + patience_s)
+            answer = await self.client.infer(
+                self.client.editions.card(model), run, time.monotonic() + patience_s
+            )
             found: list[float] = answer.rows[:, 0].tolist()
             return found
 
@@ -147,7 +149,9 @@ def test_a_caller_gets_the_answers_to_its_rows() -> None:
         engine = worker.start()
         with worker.reserve(1, 2, 3) as reserved:
             deadline = time.monotonic() + HANG_S
-            task = asyncio.create_task(worker.client.infer(worker.client.card("digits"), reserved, deadline))
+            task = asyncio.create_task(
+                worker.client.infer(worker.client.editions.card("digits"), reserved, deadline)
+            )
             engine.answer(*await engine.hears_rings(1))
             answer: Answer = await task
             assert answer.rows.tolist() == [[2.0] * 10, [4.0] * 10, [6.0] * 10]
@@ -183,7 +187,7 @@ def test_each_model_is_asked_for_by_the_number_that_the_engine_gave_it() -> None
 def test_network_inputs_and_pixels_are_told_apart() -> None:
     async def test(worker: Worker) -> None:
         engine = worker.start()
-        digits = worker.client.card("digits")
+        digits = worker.client.editions.card("digits")
         deadline = time.monotonic() + HANG_S
         for number, dtype in enumerate(("uint8", "float32")):
             with worker.client.reserve(digits, 2, dtype, deadline) as reserved:
@@ -206,7 +210,7 @@ def test_a_client_and_a_real_engine_work_together(shared: House) -> None:
         worker.load(told)
         worker.hear(Kind.LINK, 1, ours.detach(), memory)
         worker.hear(Kind.READY)
-        digits = worker.client.card("digits")
+        digits = worker.client.editions.card("digits")
 
         async def one(rows: int, seed: int) -> np.ndarray:
             deadline = time.monotonic() + HANG_S
@@ -234,7 +238,7 @@ def test_rows_count_from_their_reservation_to_the_engine_s_reply() -> None:
         engine = worker.start()
         reserved = worker.reserve(1, 2, 3)
         assert worker.told() == (3, 0.03, 2)
-        digits, deadline = worker.client.card("digits"), time.monotonic() + HANG_S
+        digits, deadline = worker.client.editions.card("digits"), time.monotonic() + HANG_S
         task = asyncio.create_task(worker.client.infer(digits, reserved, deadline))
         rings = await engine.hears_rings(1)
         assert worker.told() == (3, 0.03, 2)
@@ -372,7 +376,7 @@ def deadline_in(seconds: float) -> float:
 def test_nothing_is_reserved_before_the_engine_is_ready() -> None:
     async def test(worker: Worker) -> None:
         worker.load(card())
-        digits = worker.client.card("digits")
+        digits = worker.client.editions.card("digits")
         for is_linked in (False, True):
             if is_linked:
                 worker.link()
@@ -393,7 +397,7 @@ def test_nothing_is_reserved_after_the_engine_has_gone(is_told: bool) -> None:
 
     async def test(worker: Worker) -> None:
         engine = worker.start()
-        digits = worker.client.card("digits")
+        digits = worker.client.editions.card("digits")
         if is_told:
             worker.lose()
         else:
@@ -437,9 +441,9 @@ def test_a_queue_that_is_full_over_all_workers_refuses_at_once() -> None:
         assert worker.told() == NOTHING
         others.rows = 64
         with pytest.raises(QueueFull):
-            worker.client.refuse_when_full(worker.client.card("digits"), deadline_in(HANG_S))
+            worker.client.refuse_when_full(worker.client.editions.card("digits"), deadline_in(HANG_S))
         worker.board.engine.rows = 30
-        worker.client.refuse_when_full(worker.client.card("digits"), deadline_in(HANG_S))
+        worker.client.refuse_when_full(worker.client.editions.card("digits"), deadline_in(HANG_S))
         others.rows = others.work_s = worker.board.engine.rows = 0
 
     run(test, max_waiting_rows=64)
@@ -466,7 +470,7 @@ def test_a_request_that_would_wait_longer_than_it_has_is_refused_at_once() -> No
 async def look(worker: Worker, rows: int) -> int:
     """How many rows of moments came back."""
     client, deadline = worker.client, time.monotonic() + HANG_S
-    (loaded,) = client.cards()
+    (loaded,) = client.editions.cards()
     with client.reserve(loaded, rows, "uint8", deadline, "moments") as run:
         assert run.outputs.shape == (rows, 2, 5)
         return len((await client.infer(loaded, run, deadline, wanted="moments")).rows)
@@ -479,7 +483,7 @@ def test_rows_of_which_moments_are_wanted_are_in_nobody_s_way_and_only_a_few_at_
         rings = await engine.hears_rings(2)
         assert [(ring.rows, ring.wanted) for ring in rings] == [(10, "moments"), (6, "moments")]
         assert worker.told()[:2] == (0, 0.0), "nobody's answer waits for them"
-        (loaded,) = worker.client.cards()
+        (loaded,) = worker.client.editions.cards()
         with pytest.raises(QueueFull, match=r"^16 rows are looked at already$"):
             worker.client.reserve(loaded, 1, "uint8", time.monotonic() + HANG_S, "moments")
         engine.say(*(Reply(ring.ticket, Outcome.ANSWERED, ring.rows) for ring in rings))
@@ -552,7 +556,7 @@ def test_everybody_who_waits_hears_at_once_that_the_engine_is_gone() -> None:
 def test_a_run_that_was_reserved_with_another_engine_is_refused(is_replaced: bool) -> None:
     async def test(worker: Worker) -> None:
         worker.start()
-        digits = worker.client.card("digits")
+        digits = worker.client.editions.card("digits")
         with worker.reserve(1) as reserved:
             worker.lose()
             if is_replaced:
@@ -575,7 +579,7 @@ def test_a_new_engine_serves_on_over_a_new_line() -> None:
             worker.lose()
             states.append(worker.client.state)
             assert states == ["ready", "starting"]
-            assert [each.key for each in worker.client.cards()] == [("digits", 1)], (
+            assert [each.key for each in worker.client.editions.cards()] == [("digits", 1)], (
                 "what is known stays known"
             )
 
@@ -589,11 +593,11 @@ def test_what_a_new_engine_did_not_load_is_served_no_more_by_another_s_number() 
         worker.start(card("a", 1), card("b", 1), card("c", 1))
         worker.lose()
         engine = worker.start(card("a", 2), card("c", 1))
-        assert [each.key for each in worker.client.cards()] == [("a", 2), ("c", 1)]
+        assert [each.key for each in worker.client.editions.cards()] == [("a", 2), ("c", 1)]
         with pytest.raises(UnknownModel):
-            worker.client.card("b")
+            worker.client.editions.card("b")
         with pytest.raises(UnknownVersion):
-            worker.client.card("a", 1)
+            worker.client.editions.card("a", 1)
         task = asyncio.create_task(worker.predict(1, model="c"))
         (ring,) = await engine.hears_rings(1)
         assert ring.model == 1
@@ -608,7 +612,7 @@ def test_a_card_of_the_engine_before_reserves_nothing() -> None:
 
     async def test(worker: Worker) -> None:
         worker.start()
-        before = worker.client.card("digits")
+        before = worker.client.editions.card("digits")
         worker.lose()
         worker.start(card(shape=[1, 16, 16]))
         with pytest.raises(NotReady, match=r"^the model was loaded anew meanwhile$"):
@@ -665,9 +669,9 @@ def test_what_a_worker_is_never_told_is_an_error(kind: Kind) -> None:
 def test_cards_are_listed_by_name_and_version_and_the_highest_is_the_default() -> None:
     async def test(worker: Worker) -> None:
         worker.start(card("b", 2), card("a", 10), card("a", 9))
-        assert [one.key for one in worker.client.cards()] == [("a", 9), ("a", 10), ("b", 2)]
-        assert worker.client.card("a").key == ("a", 10)
-        assert worker.client.card("a", 9).key == ("a", 9)
+        assert [one.key for one in worker.client.editions.cards()] == [("a", 9), ("a", 10), ("b", 2)]
+        assert worker.client.editions.card("a").key == ("a", 10)
+        assert worker.client.editions.card("a", 9).key == ("a", 9)
 
     run(test)
 
@@ -677,10 +681,10 @@ def test_an_unknown_model_or_version_is_named() -> None:
         worker.start(card("a", 1))
         for version in (None, 1):
             with pytest.raises(UnknownModel, match=r"^no model 'b' is served$"):
-                worker.client.card("b", version)
+                worker.client.editions.card("b", version)
         for version in (0, 2, -1):
             with pytest.raises(UnknownVersion, match=rf"^model 'a' is not served in version {version}$"):
-                worker.client.card("a", version)
+                worker.client.editions.card("a", version)
 
     run(test)
 
@@ -688,9 +692,9 @@ def test_an_unknown_model_or_version_is_named() -> None:
 def test_while_models_load_those_that_are_there_have_cards_and_others_are_not_ready() -> None:
     async def test(worker: Worker) -> None:
         worker.load(card("a", 1))
-        assert worker.client.card("a").key == ("a", 1)
+        assert worker.client.editions.card("a").key == ("a", 1)
         for model, version in (("b", None), ("a", 2)):
             with pytest.raises(NotReady, match=r"^models are still being loaded$"):
-                worker.client.card(model, version)
+                worker.client.editions.card(model, version)
 
     run(test)

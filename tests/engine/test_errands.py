@@ -59,7 +59,7 @@ def test_a_model_that_nobody_uses_is_idle_at_once() -> None:
         worker.hear(Kind.DROP, 0)
         assert said(worker) == ["idle 0"]
         with pytest.raises(UnknownModel):
-            worker.client.card("digits")
+            worker.client.editions.card("digits")
 
     run(test)
 
@@ -68,11 +68,11 @@ def test_a_request_keeps_the_version_that_it_found_until_it_is_answered() -> Non
     async def test(worker: Worker) -> None:
         engine = worker.start(card(version=1))
         client = worker.client
-        with client.using("digits") as before:
+        with client.editions.using("digits") as before:
             add(worker, 1, card(version=2))
             worker.hear(Kind.DROP, 0)
             assert said(worker) == []
-            assert client.card("digits").key == ("digits", 2)
+            assert client.editions.card("digits").key == ("digits", 2)
             deadline = time.monotonic() + HANG_S
             client.refuse_when_full(before, deadline)
             with client.reserve(before, 1, "uint8", deadline) as reserved:
@@ -93,7 +93,7 @@ def test_the_same_version_loaded_anew_is_another_one() -> None:
         add(worker, 1, card())
         worker.hear(Kind.DROP, 0)
         assert said(worker) == ["idle 0"]
-        assert [each.key for each in worker.client.cards()] == [("digits", 1)]
+        assert [each.key for each in worker.client.editions.cards()] == [("digits", 1)]
         task = worker.task(4)
         (ring,) = await engine.hears_rings(1)
         assert ring.model == 1
@@ -106,9 +106,9 @@ def test_the_same_version_loaded_anew_is_another_one() -> None:
 def test_a_card_that_is_said_again_is_of_the_same_network_and_who_has_the_old_one_goes_on() -> None:
     async def test(worker: Worker) -> None:
         engine, deadline = worker.start(), time.monotonic() + HANG_S
-        with worker.client.using("digits") as before:
+        with worker.client.editions.using("digits") as before:
             add(worker, 0, card())
-            with worker.client.using("digits") as after:
+            with worker.client.editions.using("digits") as after:
                 assert after is not before
                 for each in (before, after):
                     with worker.client.reserve(each, 1, "uint8", deadline) as reserved:
@@ -117,10 +117,11 @@ def test_a_card_that_is_said_again_is_of_the_same_network_and_who_has_the_old_on
                         assert ring.model == 0
                         engine.answer(ring)
                         await task
-        assert list(worker.client._editions) == [after], "the old card is kept no longer than it is used"
+        kept = list(worker.client.editions._editions)
+        assert kept == [after], "the old card is kept no longer than it is used"
         worker.hear(Kind.DROP, 0)
         assert said(worker) == ["idle 0"]
-        assert not worker.client._editions
+        assert not worker.client.editions._editions
 
     run(test)
 
@@ -128,7 +129,7 @@ def test_a_card_that_is_said_again_is_of_the_same_network_and_who_has_the_old_on
 def test_the_last_of_many_users_makes_it_idle_and_only_once() -> None:
     async def test(worker: Worker) -> None:
         worker.start()
-        uses = [worker.client.using("digits") for _ in range(3)]
+        uses = [worker.client.editions.using("digits") for _ in range(3)]
         for use in uses:
             use.__enter__()
         worker.hear(Kind.DROP, 0)
@@ -145,7 +146,7 @@ def test_a_request_that_fails_uses_nothing_any_more() -> None:
         worker.start()
 
         def fail() -> None:
-            with worker.client.using("digits"):
+            with worker.client.editions.using("digits"):
                 worker.hear(Kind.DROP, 0)
                 assert said(worker) == []
                 raise ZeroDivisionError
@@ -192,7 +193,7 @@ def test_of_an_engine_that_was_lost_in_between_nothing_is_idle() -> None:
 
     async def test(worker: Worker) -> None:
         worker.start()
-        with worker.client.using("digits") as before:
+        with worker.client.editions.using("digits") as before:
             worker.hear(Kind.DROP, 0)
             worker.lose()
             worker.start()
@@ -209,7 +210,7 @@ def test_a_request_while_no_engine_is_there_is_refused_and_uses_nothing() -> Non
     async def test(worker: Worker) -> None:
         worker.start()
         worker.lose()
-        with worker.client.using("digits") as known:
+        with worker.client.editions.using("digits") as known:
             with pytest.raises(NotReady):
                 worker.client.refuse_when_full(known, time.monotonic() + HANG_S)
             worker.start()

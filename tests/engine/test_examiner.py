@@ -24,9 +24,9 @@ from service.engine.stopwatch import Stopwatch
 from service.engine.watching import Wanted
 from service.inspection.notices import Notices
 from service.network.adopt import norms
-from service.network.training import digits_split
 from service.store.model_store import ModelStore
 from service.telemetry import Telemetry
+from service.training.split import digits_split
 from tests.engine.house import DIGITS, SHIPPED, House, Plan
 from tests.engine.peer import HANG_S, Laid, Peer, random_pixels, until
 
@@ -270,10 +270,10 @@ def test_they_are_in_no_window_and_in_no_batch(house: House, peer: Peer) -> None
         )
 
     observer, before = house.engine._sampler._observers[0], batches()
-    drawn = observer._rate._rows
+    drawn = observer.draw._rate._rows
     for ticket in [look(peer, PIXELS[number : number + 1]) for number in range(8)]:
         peer.answer(ticket)
-    assert (batches(), observer._rate._rows, observer.drift.window.rows) == (before, drawn, 0)
+    assert (batches(), observer.draw._rate._rows, observer.drift.window.rows) == (before, drawn, 0)
 
 
 def test_answers_go_first(house: House, peer: Peer) -> None:

@@ -12,7 +12,7 @@ from service.engine.layers import Layers
 from service.engine.unfolded import Unfolded
 from service.graph.capture import capture
 from service.graph.fold import FoldedGraph, fold_graph
-from service.graph.parity import Reference
+from service.graph.reference import Reference
 from service.inspection.thresholds import Thresholds
 from service.network.adopt import adopt
 from service.plan.plan import PRECISIONS

@@ -389,7 +389,7 @@ def test_stored_answers_spare_the_float64_network(tmp_path: Path, monkeypatch: p
     def refuse(*_: Any) -> None:
         raise AssertionError("the reference was computed")
 
-    monkeypatch.setattr("service.graph.parity.Reference.of", refuse)
+    monkeypatch.setattr("service.graph.reference.Reference.of", refuse)
     assert load(model, CPU).card.facts.reference == "stored"
 
 

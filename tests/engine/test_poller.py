@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from service.engine.change import Change, Settled
 from service.engine.poller import Poller
 from service.engine.selection import Selection
+from service.errors import DoesNotFit, FoldserveError, LoadStalled, ModelRefused
 from service.settings import Settings
 from service.store.model_store import ModelStore
 from tests.e2e.stores import copied
@@ -218,15 +220,122 @@ def test_a_folder_that_goes_during_a_look_harms_nobody(
     store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asking = settled(store)
-    versions = ModelStore.versions
+    has_manifest = ModelStore.has_manifest
 
-    def gone_meanwhile(model_store: ModelStore, name: str) -> list[int]:
-        found = versions(model_store, name)
+    def gone_meanwhile(model_store: ModelStore, name: str, version: int) -> bool:
+        found = has_manifest(model_store, name, version)
         shutil.rmtree(store / "a", ignore_errors=True)
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(ModelStore, "versions", gone_meanwhile)
+        patched.setattr(ModelStore, "has_manifest", gone_meanwhile)
         assert looks(asking) == []
     assert "a/1 is gone, or is being changed" in caplog.text
     assert looks(asking, 3) == ["unload a"]
+
+
+# What was refused for what may pass
+
+
+def ended(asking: Poller, model: str, why: FoldserveError | None = None) -> None:
+    """Tell it what became of the load that it asked for."""
+    change = Change(action="load", model=model)
+    asking.hear(Settled.refused(change, why) if why else Settled(change=change))
+
+
+@pytest.mark.parametrize("why", [DoesNotFit("4 MiB are free"), LoadStalled("it took too long")])
+def test_what_may_pass_is_asked_for_again_after_pauses_that_double(store: Path, why: FoldserveError) -> None:
+    asking = settled(store)
+    pauses = []
+    for _ in range(7):
+        ended(asking, "a", why)
+        looked = 1
+        while not (asked := asking.look()):
+            looked += 1
+        assert asked == [Change(action="load", model="a", is_retry=True)]
+        pauses.append(looked)
+    assert pauses == [1, 2, 4, 8, 16, 16, 16]
+
+
+def test_it_is_not_asked_for_twice_while_it_is_tried(store: Path) -> None:
+    asking = settled(store)
+    ended(asking, "a", DoesNotFit("no"))
+    assert looks(asking, 50) == ["load a"]
+
+
+def test_what_will_not_pass_is_not_asked_for_again(store: Path) -> None:
+    asking = settled(store)
+    ended(asking, "a", DoesNotFit("no"))
+    assert looks(asking) == ["load a"]
+    ended(asking, "a", ModelRefused("parity does not hold"))
+    assert looks(asking, 50) == []
+
+
+def test_what_was_made_at_last_is_not_asked_for_again(store: Path) -> None:
+    asking = settled(store)
+    ended(asking, "a", DoesNotFit("no"))
+    assert looks(asking) == ["load a"]
+    ended(asking, "a")
+    assert looks(asking, 50) == []
+
+
+def test_a_change_that_was_made_has_others_tried_at_once(store: Path) -> None:
+    """It may have given memory back."""
+    asking = settled(store)
+    for _ in range(4):
+        ended(asking, "a", DoesNotFit("no"))
+    assert looks(asking) == []
+    shutil.rmtree(store / "b")
+    assert [looks(asking) for _ in range(2)] == [[], ["unload b"]]
+    asking.hear(Settled(change=Change(action="unload", model="b")))
+    assert looks(asking) == ["load a"]
+
+
+def test_files_that_change_are_a_new_state_and_no_try(store: Path) -> None:
+    asking = settled(store)
+    ended(asking, "a", DoesNotFit("no"))
+    copied(store, "a", 2)
+    changes = [change for _ in range(20) for change in asking.look()]
+    assert changes == [Change(action="load", model="a")]
+
+
+def test_a_model_that_is_gone_is_not_tried_again(store: Path) -> None:
+    asking = settled(store)
+    ended(asking, "a", DoesNotFit("no"))
+    shutil.rmtree(store / "a")
+    assert looks(asking, 20) == ["unload a"]
+
+
+def test_a_new_engine_is_asked_for_everything_and_for_nothing_twice(store: Path) -> None:
+    asking = settled(store)
+    ended(asking, "a", DoesNotFit("no"))
+    asking.forget()
+    assert [looks(asking) for _ in range(3)] == [["load a", "load b"], [], []]
+
+
+# What has no manifest yet
+
+
+def test_a_version_without_a_manifest_is_not_there_yet(store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asking = settled(store)
+    manifest = copied(store, "a", 2) / "model.toml"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    manifest_of_new = copied(store, "c") / "model.toml"
+    manifest_of_new.unlink()
+    assert looks(asking, 5) == []
+    manifest.write_bytes(content)
+    assert looks(asking, 5) == ["load a"]
+    manifest_of_new.write_bytes(content)
+    assert looks(asking, 5) == ["load c"]
+    assert caplog.text == ""
+
+
+def test_a_model_whose_manifest_is_taken_away_stays_as_it_is(store: Path) -> None:
+    asking = settled(store)
+    manifest = store / "a" / "1" / "model.toml"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    assert looks(asking, 5) == []
+    manifest.write_bytes(content)
+    assert looks(asking, 5) == ["load a"]

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from service.engine import turnover
+from service.engine import stalled, turnover
+from service.engine.change import Change
 from service.engine.control import Kind, Message
 from service.engine.doorbell import Outcome
-from service.errors import ModelRefused
+from service.errors import DoesNotFit, ModelRefused
 from tests.e2e.stores import copied
 from tests.engine.peer import Peer, hears, random_pixels, until
 from tests.engine.turning import Turning, negated
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from service.store.model_store import StoredModel
 
 PIXELS = random_pixels(3)
+RETRY = Change(action="load", model="digits", is_retry=True)
 
 
 @pytest.fixture
@@ -344,14 +346,14 @@ def test_what_was_loaded_in_vain_gives_its_memory_back(tmp_path: Path) -> None:
     copied(tmp_path, version=2)
     truncate(copied(tmp_path, version=3))
     loaded: list[weakref.ref[Plan]] = []
-    load = turning.house.engine._turnover._load
+    load = turning.house.engine._turnover._preparation._load
 
     def watched(stored: StoredModel) -> Loaded:
         made = load(stored)
         loaded.append(weakref.ref(made.plan))
         return made
 
-    turning.house.engine._turnover._load = watched
+    turning.house.engine._turnover._preparation._load = watched
     assert turning.refused().startswith("LoadRefused: digits/3")
     assert len(loaded) == 1
     until(lambda: gc.collect() is not None and loaded[0]() is None)
@@ -392,3 +394,96 @@ def test_an_engine_that_loads_nothing_says_so(engine: Turning) -> None:
     assert not engine.house.engine.is_loading
     engine.made()
     assert not engine.house.engine.is_loading
+
+
+# A load that does not end
+
+
+@pytest.fixture
+def impatient(engine: Turning) -> Turning:
+    """It has given up a load of digits/2, whose thread hangs until `loads` is open."""
+    copied(engine.folder, version=2)
+    engine.loads.close()
+    engine.ask()
+    engine.loads.wait_until_begun()
+    (thread,) = loaders()
+    engine.house.engine._turnover._preparation._load_timeout_s = 0.01
+    assert engine.all_told() == [
+        "1 LoadStalled: digits/2: it has taken longer than 0.01 s and is waited for no more"
+    ]
+    engine.house.engine._turnover._preparation._load_timeout_s = 0
+    engine.loads.leave(thread)
+    return engine
+
+
+def loaders() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "loader"]
+
+
+def test_after_a_load_that_was_given_up_the_old_version_answers_and_changes_are_made(
+    impatient: Turning, peer: Peer
+) -> None:
+    before = asked(peer)
+    copied(impatient.folder, "other")
+    assert impatient.made("other") == ["1 is other/1"]
+    assert impatient.made("other", "unload") == ["drop 1"]
+    copied(impatient.folder, version=3)
+    assert impatient.made() == ["2 is digits/3", "drop 0"]
+    np.testing.assert_array_equal(asked(peer), before)
+
+
+def test_what_it_comes_to_at_last_is_for_nobody(impatient: Turning) -> None:
+    assert impatient.house.engine.is_loading
+    (thread,) = loaders()
+    impatient.loads.open()
+    thread.join()
+    until(lambda: not impatient.house.engine.is_loading)
+    assert list(impatient.house.engine._repertoire.facts) == [0]
+    assert impatient.made() == ["1 is digits/2", "drop 0"], "which is loaded anew"
+
+
+def test_the_same_is_not_loaded_beside_itself_and_is_where_its_files_are_others(impatient: Turning) -> None:
+    why = "LoadStalled: digits/2: a load of it that was given up has not ended"
+    assert [impatient.refused() for _ in range(2)] == [why, why]
+    negated(impatient.folder, 2)
+    assert impatient.made() == ["1 is digits/2", "drop 0"]
+
+
+def test_when_too_many_do_not_end_none_is_begun_until_one_does(engine: Turning) -> None:
+    engine.loads.close()
+    for turn in range(stalled.AT_MOST):
+        copied(engine.folder, f"stuck{turn}")
+        engine.ask(f"stuck{turn}")
+        engine.loads.wait_until_begun()
+        engine.house.engine._turnover._preparation._load_timeout_s = 0.01
+        assert "LoadStalled" in engine.all_told()[-1]
+        engine.house.engine._turnover._preparation._load_timeout_s = 0
+    copied(engine.folder, version=2)
+    assert engine.refused().startswith("LoadStalled: digits/2: 4 loads that were given up have not ended")
+    assert engine.made("digits", "unload") == ["drop 0"]
+    engine.loads.open()
+    until(lambda: not engine.house.engine.is_loading)
+    assert engine.made() == ["1 is digits/2"]
+
+
+def test_a_version_that_changes_while_it_is_loaded_is_refused(engine: Turning) -> None:
+    version = copied(engine.folder, version=2)
+    engine.loads.close()
+    ticket = engine.ask()
+    engine.loads.wait_until_begun()
+    (version / "labels.txt").write_text("".join(f"{digit}\n" for digit in "9876543210"))
+    engine.loads.open()
+    assert engine.all_told() == [f"{ticket} LoadRefused: digits/2 was changed while it was loaded"]
+    assert engine.made() == ["1 is digits/2", "drop 0"]
+
+
+def test_a_try_that_fails_again_is_no_error_in_the_log(
+    engine: Turning, caplog: pytest.LogCaptureFixture
+) -> None:
+    copied(engine.folder, version=2)
+    for why, logged in ((DoesNotFit("too large"), 0), (ModelRefused("it lies"), 1)):
+        caplog.clear()
+        engine.loads.failure = why
+        engine.house.control.send(Message(Kind.ASK, 7, RETRY.packed()))
+        assert engine.all_told() == [f"7 LoadRefused: {why}"]
+        assert len([record for record in caplog.records if record.levelname == "ERROR"]) == logged

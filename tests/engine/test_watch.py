@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LONGEST_S = 2.0
+START_S = 10.0
 
 
 class Clock:
@@ -50,12 +51,12 @@ NOBODY = Silent(engine=False, workers=[])
 
 def test_process_that_was_never_up_is_not_silent(parts: board.Board) -> None:
     clock = Clock()
-    assert set(map(repr, looks(Watch(parts, LONGEST_S, clock), clock, 60))) == {repr(NOBODY)}
+    assert set(map(repr, looks(Watch(parts, LONGEST_S, START_S, clock), clock, 60))) == {repr(NOBODY)}
 
 
 def test_each_process_is_silent_when_it_was_not_heard_of_for_so_long(parts: board.Board) -> None:
     clock = Clock()
-    watch = Watch(parts, LONGEST_S, clock)
+    watch = Watch(parts, LONGEST_S, START_S, clock)
     everybody = (parts.engine, *parts.workers)
     assert looks(watch, clock, 60, *everybody)[-1] == NOBODY
     assert looks(watch, clock, LONGEST_S, parts.engine, parts.workers[0])[-1] == NOBODY
@@ -67,7 +68,7 @@ def test_each_process_is_silent_when_it_was_not_heard_of_for_so_long(parts: boar
 
 def test_pause_of_everybody_gives_everybody_the_whole_time_again(parts: board.Board) -> None:
     clock = Clock()
-    watch = Watch(parts, LONGEST_S, clock)
+    watch = Watch(parts, LONGEST_S, START_S, clock)
     looks(watch, clock, 1, parts.engine, *parts.workers)
     for pause_s in (LONGEST_S / 2 + 0.1, LONGEST_S, 100 * LONGEST_S):
         clock.now += pause_s
@@ -79,9 +80,31 @@ def test_pause_of_everybody_gives_everybody_the_whole_time_again(parts: board.Bo
 
 def test_short_delays_of_the_watch_itself_do_not_hide_a_silence(parts: board.Board) -> None:
     clock = Clock()
-    watch = Watch(parts, LONGEST_S, clock)
+    watch = Watch(parts, LONGEST_S, START_S, clock)
     looks(watch, clock, TICK_S, parts.engine)
     for _ in range(3):
         clock.now += LONGEST_S / 2
         silent = watch.look()
     assert silent.engine
+
+
+def test_process_that_does_not_come_up_is_silent_when_its_time_is_over(parts: board.Board) -> None:
+    clock = Clock()
+    watch = Watch(parts, LONGEST_S, START_S, clock)
+    parts.engine.begun_at = parts.workers[1].begun_at = clock.now
+    assert looks(watch, clock, START_S)[-1] == NOBODY
+    assert looks(watch, clock, TICK_S)[-1] == Silent(engine=True, workers=[1])
+    assert watch.said_of(parts.engine) == "has not come up in 10 s"
+    parts.engine.begun_at = 0.0
+    assert looks(watch, clock, 10 * START_S, parts.workers[1])[-1] == NOBODY
+    assert watch.said_of(parts.workers[1]) == "has been silent for 2 s"
+
+
+def test_pause_of_everybody_gives_those_who_start_the_whole_time_again(parts: board.Board) -> None:
+    clock = Clock()
+    watch = Watch(parts, LONGEST_S, START_S, clock)
+    parts.workers[0].begun_at = clock.now
+    clock.now += 100 * START_S
+    assert watch.look() == NOBODY
+    assert looks(watch, clock, START_S)[-1] == NOBODY
+    assert looks(watch, clock, TICK_S)[-1] == Silent(engine=False, workers=[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from service.network.training import digits_split
+from service.training.split import digits_split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -112,7 +112,7 @@ def headers(content: bytes) -> None:
     """Values that strangers choose, as a server decodes them."""
     text = content.decode("latin-1")
     coding.of_response(text)
-    preferred(text)
+    preferred(text, "text/csv")
     _names(text, '"tag"')
     readers: tuple[Callable[[str], object], ...] = (
         coding.of_request,

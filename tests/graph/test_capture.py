@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from service.graph import fold
-from service.graph.capture import CapturedGraph, capture, source_nodes
+from service.graph.capture import CapturedGraph, capture
+from service.graph.stored_tensors import stored_names
 
 from .networks import Net, assert_same_state, exact, normal, trained
 
@@ -53,8 +54,9 @@ def test_stored_tensors_keep_the_names_of_the_network() -> None:
     net = nn.ModuleDict({"stem": nn.Conv2d(3, 4, 1), "norm": nn.BatchNorm2d(4)})
     whole = trained(Net(lambda self, x: self.body["norm"](self.body["stem"](x)), body=net))
     captured = capture(whole, normal(2, 3, 4, 4))
-    names = {str(node.target) for node in source_nodes(captured.module.graph)}
-    assert names == {name for name in whole.state_dict() if not name.endswith("num_batches_tracked")}
+    assert set(stored_names(captured.module.graph)) == {
+        name for name in whole.state_dict() if not name.endswith("num_batches_tracked")
+    }
 
 
 def test_a_module_called_twice_is_two_calls_of_the_same_tensors() -> None:
@@ -80,7 +82,7 @@ def test_what_nobody_reads_is_not_in_the_graph() -> None:
         return read
 
     captured = capture(Net(answer, unread=nn.Conv2d(3, 4, 1), read=nn.Conv2d(3, 4, 1)), normal(2, 3, 4, 4))
-    assert {str(node.target) for node in source_nodes(captured.module.graph)} == {"read.weight", "read.bias"}
+    assert set(stored_names(captured.module.graph)) == {"read.weight", "read.bias"}
 
 
 def test_every_training_flag_is_left_as_it_was() -> None:

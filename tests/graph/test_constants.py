@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from service.graph.capture import capture
-from service.graph.constants import Constants, owner
+from service.graph.constants import Constants
+from service.graph.names import owner
 
 from .networks import Net, normal, positive
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from service.graph import fold
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Reference
+from service.graph.reference import Reference
 from service.network.batch_norm import BatchNorm2d
 
 from .networks import Net, judged, normal, outcomes, positive, trained

@@ -11,17 +11,10 @@ from torch import Tensor, nn
 from service.errors import ModelRefused
 from service.graph.capture import CapturedGraph, capture
 from service.graph.fold import fold_graph
-from service.graph.parity import (
-    Disagreement,
-    Parity,
-    Reference,
-    compare,
-    pixel_probe,
-    prove,
-    require_same,
-)
+from service.graph.parity import Disagreement, Parity, compare
 from service.graph.precision import astype
 from service.graph.probe import probe
+from service.graph.reference import Reference
 
 from .networks import Net, normal, trained
 
@@ -99,7 +92,7 @@ def test_a_float16_network_whose_answers_overflow_is_refused() -> None:
         net[0].weight.fill_(5e4)  # type: ignore[operator]
     graph = capture(net, normal(2, 3, 4, 4))
     half = astype(graph.module, torch.float16)
-    assert not prove(Reference.of(graph), lambda rows: half(rows.half()), torch.float16).holds
+    assert not Reference.of(graph).expected(torch.float16).prove(lambda rows: half(rows.half())).holds
 
 
 @pytest.mark.parametrize("answers", [torch.zeros(2, 2), torch.zeros(2, 3, 1), torch.zeros(1, 3)], ids=str)
@@ -129,7 +122,7 @@ def test_the_probe_is_the_same_every_time() -> None:
 def test_a_rightly_folded_graph_holds(dtype: torch.dtype) -> None:
     graph = captured()
     folded = astype(fold_graph(Reference.of(graph)).module, dtype)
-    parity = prove(Reference.of(graph), lambda rows: folded(rows.to(dtype)), dtype).required()
+    parity = Reference.of(graph).expected(dtype).prove(lambda rows: folded(rows.to(dtype))).required()
     assert parity.rows == 2
 
 
@@ -151,7 +144,7 @@ def test_a_wrongly_folded_graph_is_caught(mistake: Callable[[Any], Any]) -> None
     folded = astype(fold_graph(Reference.of(graph)).module, torch.float32)
     name = next(name for name in dict(folded.named_buffers()) if name.endswith("conv2d_weight"))
     setattr(folded, name, mistake(getattr(folded, name)))
-    parity = prove(Reference.of(graph), folded, torch.float32)
+    parity = Reference.of(graph).expected(torch.float32).prove(folded)
     assert not parity.holds
     with pytest.raises(ModelRefused, match="parity failed"):
         parity.required()
@@ -160,7 +153,7 @@ def test_a_wrongly_folded_graph_is_caught(mistake: Callable[[Any], Any]) -> None
 def test_proving_changes_neither_the_rows_nor_the_graph() -> None:
     graph = captured()
     rows, before = probe(graph), str(graph.module.graph)
-    prove(Reference.of(graph, rows), graph.module, torch.float32)
+    Reference.of(graph, rows).expected(torch.float32).prove(graph.module)
     assert torch.equal(rows, probe(graph))
     assert str(graph.module.graph) == before
 
@@ -173,19 +166,19 @@ def test_a_plan_that_is_wrong_in_one_batch_size_does_not_hold(wrong: int) -> Non
         answers: Tensor = graph.module(rows)
         return answers * (1.01 if len(rows) == wrong else 1)
 
-    assert prove(Reference.of(graph), graph.module, torch.float32, [1, 3, 8]).holds
-    parity = prove(Reference.of(graph), run, torch.float32, [1, 3, 8])
+    assert Reference.of(graph).expected(torch.float32).prove(graph.module, [1, 3, 8]).holds
+    parity = Reference.of(graph).expected(torch.float32).prove(run, [1, 3, 8])
     assert (parity.holds, parity.rows) == (False, 2)
 
 
 def test_an_answer_that_is_no_number_in_one_batch_size_does_not_hold() -> None:
     graph = captured()
-    assert not prove(
-        Reference.of(graph),
-        lambda rows: graph.module(rows) * (float("nan") if len(rows) == 4 else 1),
-        torch.float32,
-        [8, 4, 1],
-    ).holds
+
+    def run(rows: Tensor) -> Tensor:
+        answers: Tensor = graph.module(rows)
+        return answers * (float("nan") if len(rows) == 4 else 1)
+
+    assert not Reference.of(graph).expected(torch.float32).prove(run, [8, 4, 1]).holds
 
 
 def test_a_network_that_cannot_compute_one_row_is_refused() -> None:
@@ -214,7 +207,8 @@ def test_answers_that_were_computed_earlier_are_recalled() -> None:
     recalled = Reference.recalled(captured(), probe(graph), reference.answers.clone())
     assert recalled is not None
     assert torch.equal(recalled.answers, reference.answers)
-    assert prove(recalled, graph.module, torch.float32) == prove(reference, graph.module, torch.float32)
+    first, again = (known.expected(torch.float32).prove(graph.module) for known in (reference, recalled))
+    assert first == again
 
 
 @pytest.mark.parametrize("factor", [-1.0, 0.0, 1.0003, float("nan")])
@@ -227,7 +221,7 @@ def test_with_answers_of_something_else_a_wrong_fold_would_be_proven() -> None:
     """Why they must be recognised: the unfolded network's own error sets the tolerance."""
     graph = captured()
     others = Reference(graph, probe(graph), -Reference.of(graph).answers)
-    assert prove(others, lambda rows: 2 * graph.module(rows), torch.float32).holds
+    assert others.expected(torch.float32).prove(lambda rows: 2 * graph.module(rows)).holds
 
 
 def test_answers_of_a_network_with_batch_statistics_are_not_recalled_but_refused() -> None:
@@ -245,44 +239,5 @@ def test_each_batch_size_is_asked_once() -> None:
         answers: Tensor = graph.module(rows)
         return answers
 
-    prove(Reference.of(graph), run, torch.float32, [8, 4, 2, 1])
+    Reference.of(graph).expected(torch.float32).prove(run, [8, 4, 2, 1])
     assert sorted(asked) == [1, 2, 4, 8]
-
-
-ANSWER = torch.tensor([[1.0, -4.0, 2.0]])
-
-
-def test_pixels_may_differ_from_the_inputs_that_they_stand_for_by_the_tolerance() -> None:
-    near = torch.tensor([0.0, 0.0, 4 * 0.0099])
-    require_same(ANSWER, {2: ANSWER.repeat(2, 1), 1: ANSWER + near}, 0.01)
-
-
-def test_where_the_answer_is_near_0_pixels_may_differ_by_the_tolerance_of_larger_answers() -> None:
-    small, other = 1e-3 * ANSWER, 1e-3 * ANSWER + 0.039
-    require_same(small, {1: other}, 0.01, largest=4.0)
-    with pytest.raises(ModelRefused):
-        require_same(small, {1: other}, 0.01)
-    with pytest.raises(ModelRefused):
-        require_same(small, {1: other}, 0.01, largest=3.0)
-
-
-@pytest.mark.parametrize(
-    "answers",
-    [
-        ANSWER + torch.tensor([[4 * 0.0101, 0.0, 0.0]]),
-        ANSWER * float("nan"),
-        ANSWER[:, :2],
-        ANSWER.expand(3, 3),
-    ],
-    ids=["too far", "no numbers", "another shape", "more rows"],
-)
-def test_pixels_that_are_answered_otherwise_are_refused(answers: Tensor) -> None:
-    with pytest.raises(ModelRefused, match="the answers to 1 rows of pixels differ"):
-        require_same(ANSWER, {2: ANSWER.repeat(2, 1), 1: answers}, 0.01)
-
-
-def test_the_probe_of_pixels_is_the_same_at_every_call_and_spans_their_values() -> None:
-    row = pixel_probe([3, 32, 32])
-    assert (row.dtype, row.shape) == (torch.uint8, (3, 32, 32))
-    assert torch.equal(row, pixel_probe([3, 32, 32]))
-    assert (int(row.min()), int(row.max())) == (0, 255)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from service.graph.capture import attribute, capture, source_nodes
+from service.graph.capture import capture
 from service.graph.precision import astype, compute, in_dtype
+from service.graph.stored_tensors import attribute, stored_tensors
 
 from .networks import Net, exact, normal, trained
 
@@ -24,9 +25,7 @@ def picked() -> Net:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_stored_tensors_are_rounded_and_integers_stay(dtype: torch.dtype) -> None:
     module = astype(capture(picked(), normal(2, 3, 4, 4)).module, dtype)
-    dtypes = {
-        str(node.target): attribute(module, str(node.target)).dtype for node in source_nodes(module.graph)
-    }
+    dtypes = {name: tensor.dtype for name, tensor in stored_tensors(module).items()}
     assert dtypes == {"conv.weight": dtype, "conv.bias": dtype, "order": torch.int64}
     assert module(normal(3, 3, 4, 4).to(dtype)).dtype == dtype
 

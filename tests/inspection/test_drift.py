@@ -18,9 +18,9 @@ from service.inspection.baseline import Baseline, Rows
 from service.inspection.drift import Drift
 from service.inspection.window import ROWS
 from service.network.adopt import norms
-from service.network.training import digits_split
 from service.plan.preprocessing import Preprocessing
 from service.store.model_store import ModelStore
+from service.training.split import digits_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,7 +168,7 @@ def test_without_a_baseline_the_shipped_network_says_that_it_was_trained_on_othe
     """It was: on digits that were turned, scaled and shifted, which blurs them."""
     drift = digits.drift(None)
     states = [window(drift, digits.clean, digits.live).state for _ in range(3)]
-    assert states == ["ok", "ok", "unlike training"]
+    assert states == ["warming", "warming", "unlike training"]
     assert drift.report.reference == "frozen"
 
 
@@ -192,9 +192,17 @@ def test_a_shift_that_costs_accuracy_is_drift_after_three_windows(digits: Digits
     assert max(clean) < min(found)
     drift, random = digits.drift(digits.baseline), np.random.default_rng(5)
     states = [window(drift, rows, random.permutation(digits.live)).state for _ in range(3)]
-    assert states == ["ok", "ok", "drifting"]
+    assert states == ["warming", "warming", "drifting"], "no window said that all is well"
     states = [window(drift, digits.clean, random.permutation(digits.live)).state for _ in range(3)]
     assert states == ["drifting", "drifting", "ok"]
+
+
+def test_what_begins_well_stays_so_for_two_windows_more(digits: Digits) -> None:
+    shifted = digits.rows((digits.pixels * 0.38).astype(np.uint8))
+    drift, random = digits.drift(digits.baseline), np.random.default_rng(5)
+    turns = (digits.clean, shifted, shifted, shifted)
+    states = [window(drift, rows, random.permutation(digits.live)).state for rows in turns]
+    assert states == ["ok", "ok", "ok", "drifting"]
 
 
 def test_a_change_amid_a_window_is_seen_as_soon_as_one_at_its_beginning_but_for_that_window(
@@ -217,6 +225,18 @@ def test_rows_that_resemble_each_other_for_long_are_judged_in_the_end(digits: Di
         feed(drift, digits.clean, np.repeat(random.choice(digits.live, 10), 16), number * 1000)
     assert drift.report.windows >= 1
     assert drift.report.n > 1500
+
+
+def test_of_rows_that_are_no_numbers_nothing_piles_up(digits: Digits) -> None:
+    """They count in no window; where no others come, it is given up all the same."""
+    drift, windows = digits.drift(None), set()
+    nothing = np.full((1, len(digits.watched.mean)), np.nan)
+    for number in range(1000):
+        drift.window.quota.admits(b"%d" % number, number)
+        drift.add(nothing, nothing, np.zeros(1, int), 0.0)
+        windows.add(drift.window)
+    assert len(windows) > 2
+    assert drift.report.state == "warming"
 
 
 def feed(drift: Drift, rows: Rows, chosen: np.ndarray, first: int) -> None:

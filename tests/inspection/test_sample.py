@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,6 +69,19 @@ def test_a_sample_scores_what_the_definition_says_against_the_frozen_statistics(
     assert found["reference"] == "frozen"
     said = [(layer["name"], layer["part"], layer["typical"]) for layer in found["layers"]]
     assert said == [("stem.bn", "input", None), ("last/bn", "content", None)]
+
+
+def test_where_a_row_has_one_value_only_its_mean_counts() -> None:
+    flat = Watched((WATCHED.norms[0], replace(WATCHED.norms[1], has_pixels=False)))
+    one = rows(1)
+    one.var[0, 3:] = 0.0
+    found = sample_drift(np.stack([one.mean[0], one.var[0]]), flat, {})
+    first, last = by_definition(
+        one.mean[0], np.append(one.var[0, :3], WATCHED.var[3:]), WATCHED.mean, WATCHED.var
+    )
+    np.testing.assert_allclose([layer["score"] for layer in found["layers"]], [first, last])
+    assert {worst["lambda"] for worst in found["layers"][1]["worst"]} == {0.0}
+    assert last < 10
 
 
 def test_a_sample_is_held_against_the_baseline_where_there_is_one() -> None:

@@ -148,7 +148,8 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    with pytest.raises(InvalidManifest, match=rf"pip install 'foldserve\[{library}\]'"):
+    said = rf"pip install 'foldserve\[{library}\]' --constraint constraints\.txt"
+    with pytest.raises(InvalidManifest, match=said):
         catalog.build(f"{library}:resnet18", {})
 
 

@@ -193,6 +193,7 @@ def test_what_is_written_again_is_the_same_when_it_is_written_once_more() -> Non
     assert json.loads(entries_of(again)[MODEL])["torch_version"] == torch.__version__
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's own reader
 def test_torch_itself_reads_what_is_written_again() -> None:
     again = programs.rewritten(programs.vet(saved(small())))
     x = rows(2, 3, 8, 8)

@@ -15,7 +15,7 @@ import torch
 
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Reference
+from service.graph.reference import Reference
 from service.network import catalog
 from service.network.random_stats import randomise
 from service.plan import onednn

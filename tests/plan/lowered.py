@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Reference
+from service.graph.reference import Reference
 from service.graph.shapes import shape_of
 from service.plan import aten
 from service.plan.packing import Packing

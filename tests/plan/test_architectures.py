@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-from service.graph.capture import attribute, capture, source_nodes
+from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Reference, prove
+from service.graph.reference import Reference
+from service.graph.stored_tensors import stored_tensors
 from service.network import catalog
 from service.network.random_stats import randomise
 from service.plan.lowering import Step
@@ -119,20 +120,20 @@ def test_only_what_onednn_has_no_epilogue_for_is_left_to_aten(folded: Folded) ->
     plan = folded.lowered()
     aten = {step.op for step in plan.programs[-1].steps if step.backend == "aten"}
     assert aten == LEFT_TO_ATEN[folded.name]
-    assert prove(folded.reference, plan, torch.float32, plan.buckets()).holds
+    assert folded.reference.expected(torch.float32).prove(plan, plan.buckets()).holds
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
 @of("densenet121", "digits", "mobilenet_v3_small", "resnet18", "resnext50_32x4d")
 def test_parity_holds_for_the_lowered_plan(folded: Folded, precision: torch.dtype) -> None:
     plan = folded.lowered(precision)
-    assert prove(folded.reference, plan, precision, plan.buckets()).holds
+    assert folded.reference.expected(precision).prove(plan, plan.buckets()).holds
 
 
 @of("resnet18")
 def test_a_plan_copies_and_reorders_nothing_between_its_steps(folded: Folded) -> None:
     plan, rows = folded.lowered(), inputs(2, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode(), torch.profiler.profile(record_shapes=True) as profile:
+    with torch.inference_mode(), torch.profiler.profile(record_shapes=True, acc_events=True) as profile:
         plan.programs[-1].module(rows)
     moving = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::to_dense", "aten::to_mkldnn"}
     moved = [e.name for e in profile.events() if e.name in moving and len(e.input_shapes[0]) == 4]
@@ -152,8 +153,7 @@ def test_how_many_convolutions_of_a_network_cudnn_computes_with_what_follows(fol
 def test_a_lowered_network_needs_nothing_from_another_device_and_fits_every_schema(folded: Folded) -> None:
     plan = folded.on_meta()
     module = plan.programs[-1].module
-    stored = [attribute(module, str(node.target)) for node in source_nodes(module.graph)]
-    assert {tensor.device.type for tensor in stored} == {"meta"}
+    assert {tensor.device.type for tensor in stored_tensors(module).values()} == {"meta"}
     for dtype in (torch.uint8, torch.float32):
         answer = plan._compute(torch.empty(5, 3, SIDE, SIDE, dtype=dtype, device="meta"))
         assert (answer.shape, answer.dtype, answer.device.type) == ((5, 1000), torch.float32, "meta")
@@ -173,7 +173,7 @@ def test_of_a_resnets_convolutions_only_the_four_that_are_summands_are_left_and_
 @of("densenet121", "mobilenet_v2", "resnet18", "resnext50_32x4d")
 def test_parity_holds_for_the_lowered_network(folded: Folded, precision: torch.dtype) -> None:
     plan = fused_for_cudnn(folded.module, 3, precision)
-    assert prove(folded.reference, plan, precision, [4, 1]).holds
+    assert folded.reference.expected(precision).prove(plan, [4, 1]).holds
 
 
 @of("resnet18")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from service.errors import ModelRefused
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Reference, prove
+from service.graph.reference import Reference
 from service.network import catalog
 from service.network.random_stats import randomise
 from service.plan.cuda_graphs import CudaGraphs
@@ -161,7 +161,7 @@ def test_parity_holds_in_every_bucket(name: str, precision: str) -> None:
     net = architecture(name)
     reference = Reference.of(capture(net, torch.zeros(2, 3, 64, 64)))
     plan = on_cuda(net, torch.zeros(3, 64, 64), precision, max_batch=4)
-    assert prove(reference, plan, PRECISIONS[precision].proven_as, plan.buckets()).holds
+    assert reference.expected(PRECISIONS[precision].proven_as).prove(plan, plan.buckets()).holds
 
 
 def test_two_networks_side_by_side() -> None:

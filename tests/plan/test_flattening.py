@@ -43,7 +43,7 @@ class Shared(Headed):
 def copies(plan: Plan, rows: Tensor) -> list[str]:
     """What is copied between the calls of the plan."""
     given = rows.contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode(), torch.profiler.profile() as profile:
+    with torch.inference_mode(), torch.profiler.profile(acc_events=True) as profile:
         plan.programs[-1].module(given)
     return [event.name for event in profile.events() if event.name in ("aten::copy_", "aten::clone")]
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Reference
+from service.graph.reference import Reference
 from service.plan import aten, kept_norms
 from service.plan.packing import Packing
 

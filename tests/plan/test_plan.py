@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from service.errors import InvalidConfiguration
 from service.graph.capture import capture
 from service.graph.fold import fold_graph
-from service.graph.parity import Reference
+from service.graph.reference import Reference
 from service.plan.device import choose
 from service.plan.plan import PRECISIONS, Plan, lower
 from service.plan.preprocessing import Preprocessing

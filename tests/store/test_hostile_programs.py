@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch.export.pt2_archive import constants
 
 from service.errors import InvalidProgram
 from service.network.program import ProgramNetwork
@@ -193,6 +194,8 @@ def test_what_torch_would_run_is_refused_and_not_run(
     assert reason in why_not(content)
     assert not sentinel.exists()
     use_torch(content)
+    if attack is in_an_opaque_object and not hasattr(constants, "OPAQUE_OBJ_FILENAME_PREFIX"):
+        return  # torch reads them from 2.13 on; the refusal holds in any
     assert sentinel.exists(), "the archive is harmless, so that this test proves nothing"
 
 

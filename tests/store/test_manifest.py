@@ -270,7 +270,7 @@ def test_a_missing_manifest_is_said_to_be_missing(tmp_path: Path) -> None:
 def test_a_folder_in_the_place_of_a_manifest_is_refused(tmp_path: Path) -> None:
     path = folder(tmp_path) / "model.toml"
     path.mkdir()
-    with pytest.raises(InvalidManifest, match=r"^digits/1/model\.toml cannot be read: Is a directory$"):
+    with pytest.raises(InvalidManifest, match=r"^digits/1/model\.toml cannot be read: it is no regul"):
         read(path)
 
 

@@ -325,3 +325,16 @@ def test_a_new_model_is_never_there_without_its_version(
     store.publish("replaced", 1, fill)
     assert [[name for name in names if not name.startswith(".")] for names in seen] == [[]]
     assert store.versions("replaced") == [1]
+
+
+# Fingerprints
+
+
+def test_any_file_of_a_version_makes_another_of_it_but_what_is_hidden_does_not(store: ModelStore) -> None:
+    store.publish("digits", 1, fill)
+    folder, before = store.folder / "digits" / "1", store.fingerprint("digits", 1)
+    (folder / ".writing-abc").mkdir()
+    (folder / ".writing-abc" / "baseline.safetensors").touch()
+    assert store.fingerprint("digits", 1) == before
+    (folder / "baseline.safetensors").touch()
+    assert store.fingerprint("digits", 1) != before

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.inspection.drift import unseen
-from service.inspection.drift_report import Scores
+from service.inspection.drift_report import Scores, unseen
 from service.telemetry import CONTENT_TYPE, SharedValues, Stage, Telemetry, directory
 from service.web.drift_gauges import DriftGauges
 from tests.telemetry.reading import IDLE, samples, value

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import Server, ServerState
 
 from service.web.alarm import Alarm
-from service.web.connection import GONE, WATCHERS
+from service.web.interest import GONE, WATCHERS
 
 from .serving import GET, PATIENCE, answer, echo, received, received_one, run, serving
 

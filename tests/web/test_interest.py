@@ -10,8 +10,7 @@ import pytest
 from starlette.requests import Request
 
 from service.errors import DeadlinePassed, JobCancelled
-from service.web.connection import GONE, WATCHERS
-from service.web.interest import Interest
+from service.web.interest import GONE, WATCHERS, Interest
 
 
 def interest(state: dict[str, Any], timeout_s: float = 60.0) -> Interest:

@@ -13,7 +13,7 @@ import pytest
 from service.engine.card import ModelCard
 from service.inspection.flags import flags
 from service.inspection.layer_stats import DERIVED, STORED, LayerStats, summary, with_derived
-from service.web.representation import preferred
+from service.web.representation import CSV, preferred
 from service.web.schemas import LayerDetail, Layers
 
 from .test_model_routes import a_card, ask, strict
@@ -176,7 +176,23 @@ def test_all_norms_have_no_channel() -> None:
     ],
 )
 def test_csv_is_for_who_wants_it_more_than_json(accept: str, expected: str) -> None:
-    assert preferred(accept) == expected
+    assert preferred(accept, CSV) == expected
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_array"),
+    [
+        ("application/x-npy", True),
+        ("Application/X-NPY, */*;q=0.1", True),
+        ("application/x-npy, application/*", True),
+        ("application/x-npy;q=0", False),
+        ("application/x-npy;q=0.1, application/json", False),
+        ("application/*", False),
+        ("", False),
+    ],
+)
+def test_an_array_is_for_who_wants_it_more_than_json(accept: str, is_array: bool) -> None:
+    assert (preferred(accept, "application/x-npy") == "application/x-npy") == is_array
 
 
 @pytest.mark.parametrize("path", [LAYERS, f"{LAYERS}/stage.bn"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
@@ -23,6 +23,9 @@ from service.store.manifest import Input, Manifest, Output, Weights
 from service.telemetry import Telemetry
 from service.web.application import compose
 from service.web.context import Parts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 VECTORS: dict[str, np.ndarray] = {
     "running_mean": np.array([0.1, np.nan], np.float32),
@@ -77,19 +80,23 @@ def a_card(version: int = 1, **provenance: Any) -> ModelCard:
 
 
 def ask(path: str, *loaded: ModelCard, accept: str = "*/*", **headers: str) -> httpx.Response:
-    async def main() -> httpx.Response:
-        settings = Settings()
-        client = EngineClient(settings, board.Board(board.create(1)), 0, lambda _: None)
-        for number, card in enumerate(loaded or (a_card(),)):
-            client.hear(Message(Kind.CARD, number, descriptors=(cards.write(card),)))
-        client.hear(Message(Kind.READY))
-        with ThreadPoolExecutor(1) as decoders:
-            app = compose(Parts(client, settings, Telemetry(), decoders), Keyring(settings))
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-                return await http.get(path, headers={"accept": accept, **headers})
+    return asyncio.run(answered(path, loaded or (a_card(),), {"accept": accept, **headers}))
 
-    return asyncio.run(main())
+
+async def answered(
+    path: str, loaded: Sequence[ModelCard], headers: dict[str, str], *, is_ready: bool = True
+) -> httpx.Response:
+    settings = Settings()
+    client = EngineClient(settings, board.Board(board.create(1)), 0, lambda _: None)
+    for number, card in enumerate(loaded):
+        client.hear(Message(Kind.CARD, number, descriptors=(cards.write(card),)))
+    if is_ready:
+        client.hear(Message(Kind.READY))
+    with ThreadPoolExecutor(1) as decoders:
+        app = compose(Parts(client, settings, Telemetry(), decoders), Keyring(settings))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            return await http.get(path, headers=headers)
 
 
 def strict(response: httpx.Response) -> Any:
@@ -148,6 +155,15 @@ def test_the_highest_version_is_shown_and_another_on_request() -> None:
 def test_what_is_not_there_is_a_problem(path: str, status: int, slug: str) -> None:
     answer = ask(path)
     assert (answer.status_code, answer.json()["type"]) == (status, slug)
+
+
+@pytest.mark.parametrize("path", ["", "/fold", "/layers", "/layers/{layer}", "/drift", "/drift/{layer}"])
+def test_a_model_that_may_still_be_loaded_is_no_unknown_one(path: str) -> None:
+    asked = answered(f"/v1/models/other{path.format(layer='bn')}", [a_card()], {}, is_ready=False)
+    answer = asyncio.run(asked)
+    assert (answer.status_code, answer.json()["type"]) == (503, "not-ready")
+    documented = ask("/openapi.json").json()["paths"][f"/v1/models/{{model}}{path}"]["get"]
+    assert "503" in documented["responses"]
 
 
 def test_what_is_in_force_is_shown() -> None:

@@ -44,6 +44,7 @@ STABLE = {
     "deadline-passed": 504,
     "cancelled": 503,
     "engine-failed": 503,
+    "load-stalled": 503,
     "internal-error": 500,
 }
 SECRET = "/srv/secret/model_store/digits"
@@ -222,6 +223,6 @@ def test_no_answer_holds_a_path_of_the_server_or_a_traceback(path: str) -> None:
 
 
 def test_headers_of_the_framework_s_own_errors_are_kept() -> None:
-    assert ask("/full", "DELETE").headers["allow"] == "GET"
+    assert ask("/full", "DELETE").headers["allow"] == "GET, HEAD"
     assert ask("/teapot").headers["x-pot"] == "tea"
     assert ask("/full").headers["retry-after"] == "3"

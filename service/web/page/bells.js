@@ -14,6 +14,7 @@ const KINDS = {
 /** Curves `{name, kind, mean, deviation}` over one axis, in the units that `words` names; those without moments are left out. */
 export function overlaid(channel, curves, words) {
   const drawn = curves.filter(({ mean, deviation }) => mean !== null && deviation > 0);
+  if (!drawn.length) return el("p", { class: "quiet" }, `Channel ${channel} does not vary, so there is no distribution to draw.`);
   const low = Math.min(...drawn.map(({ mean, deviation }) => mean - 3.2 * deviation));
   const high = Math.max(...drawn.map(({ mean, deviation }) => mean + 3.2 * deviation));
   const at = Array.from({ length: POINTS + 1 }, (_, i) => low + ((high - low) * i) / POINTS);

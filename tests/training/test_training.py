@@ -13,12 +13,15 @@ from sklearn.datasets import load_digits
 
 from service.errors import InvalidConfiguration, ModelRefused, StoreError
 from service.inputs.images import rows_from_images
-from service.network import catalog, training
+from service.network import catalog
 from service.network.adopt import norms
 from service.network.batch_norm import BatchNorm
-from service.network.training import DigitsSplit, Progress, count_correct, digits_split, fit, train_digits
 from service.store import weights
 from service.store.model_store import ModelStore, StoredModel
+from service.training import training
+from service.training.descent import Progress, fit
+from service.training.split import DigitsSplit, digits_split
+from service.training.training import count_correct, train_digits
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
