@@ -101,7 +101,10 @@ class Turnover:
             os.eventfd_read(self._done)
         asked = self._asked[0] if self._asked else None
         if asked and not asked.is_ending and (asked.settled or self._preparation.is_late(asked)):
-            asked = self._asked[0] = asked if asked.settled else self._preparation.given_up(asked)
+            if asked.settled:
+                asked.thread.join()  # all that it has left is to say so
+            else:
+                asked = self._asked[0] = self._preparation.given_up(asked)
             asked.is_ending = True
             self._steps = self._finish(asked)
         return next(self._steps, "over") is None

@@ -57,8 +57,7 @@ class Accepting(Turning):
 def engine(tmp_path: Path) -> Iterator[Accepting]:
     made = Accepting(tmp_path)
     yield made
-    made.loads.open()
-    assert made.house.stop() is None
+    made.end()
 
 
 def test_accepted_rows_are_the_baseline_from_then_on(engine: Accepting) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import shutil
 import threading
+import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from service.engine.control import Kind, Message
 from service.engine.doorbell import Outcome
 from service.errors import DoesNotFit, ModelRefused
 from tests.e2e.stores import copied
-from tests.engine.peer import Peer, hears, random_pixels, until
-from tests.engine.turning import Turning, negated
+from tests.engine.peer import HANG_S, Peer, hears, random_pixels, until
+from tests.engine.turning import Turning, loaders, negated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,8 +41,7 @@ def engine(tmp_path: Path) -> Iterator[Turning]:
     copied(tmp_path)
     turning = Turning(tmp_path)
     yield turning
-    turning.loads.open()
-    assert turning.house.stop() is None
+    turning.end()
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_of_many_versions_only_those_that_changed_are_loaded(tmp_path: Path) -> 
     assert turning.made() == ["2 is digits/4", "drop 0"]
     negated(tmp_path, 3)
     assert turning.made() == ["3 is digits/3", "drop 1"]
-    assert turning.house.stop() is None
+    turning.end()
 
 
 def test_another_model_comes_beside_those_that_are_served(engine: Turning, peer: Peer) -> None:
@@ -125,7 +125,7 @@ def test_an_engine_that_began_with_nothing_serves_what_comes(tmp_path: Path) -> 
     assert turning.made() == ["0 is digits/1"]
     asked(peer)
     peer.close()
-    assert turning.house.stop() is None
+    turning.end()
 
 
 def test_changes_are_made_one_after_the_other_in_the_order_in_which_they_were_asked_for(
@@ -200,7 +200,7 @@ def test_one_broken_version_keeps_the_others_of_its_model_as_they_are(tmp_path: 
     assert turning.refused().startswith("LoadRefused: digits/3")
     shutil.rmtree(tmp_path / "digits" / "3")
     assert turning.made() == ["1 is digits/2"]
-    assert turning.house.stop() is None
+    turning.end()
 
 
 @pytest.mark.parametrize("name", ["other", "..", ".", "", "a/b", "digits/1", "x" * 256, "\0", "é"])
@@ -215,7 +215,7 @@ def engine_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Turning]
     copied(folder)
     turning = Turning(folder)
     yield turning
-    assert turning.house.stop() is None
+    turning.end()
 
 
 def test_a_model_without_a_version_that_is_to_be_served_is_refused(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_model_without_a_version_that_is_to_be_served_is_refused(tmp_path: Pat
     turning = Turning(tmp_path, versions="1")
     (tmp_path / "digits" / "1").rename(tmp_path / "digits" / "2")
     assert turning.refused().startswith("UnknownVersion: model 'digits' has none of the versions")
-    assert turning.house.stop() is None
+    turning.end()
 
 
 def test_a_reason_of_any_length_and_in_any_letters_is_told(engine: Turning, peer: Peer) -> None:
@@ -324,7 +324,7 @@ def test_rows_of_a_dead_worker_that_wait_when_their_model_is_retired_harm_nobody
     dead.close()
     until(lambda: len(turning.house.engine._switchboard._jobs) == 1)
     peer.close()
-    assert turning.house.stop() is None
+    turning.end()
 
 
 def test_what_is_retired_gives_its_memory_back(engine: Turning, peer: Peer) -> None:
@@ -357,7 +357,7 @@ def test_what_was_loaded_in_vain_gives_its_memory_back(tmp_path: Path) -> None:
     assert turning.refused().startswith("LoadRefused: digits/3")
     assert len(loaded) == 1
     until(lambda: gc.collect() is not None and loaded[0]() is None)
-    assert turning.house.stop() is None
+    turning.end()
 
 
 def test_no_number_is_given_twice_over_many_turns(engine: Turning, peer: Peer) -> None:
@@ -385,9 +385,29 @@ def test_an_engine_ends_in_order_while_it_loads(tmp_path: Path) -> None:
     assert turning.house.engine.is_loading
     peer.close()
     assert turning.house.ended() is None
-    (thread,) = (each for each in threading.enumerate() if each.name == "loader")
+    (thread,) = loaders()
     turning.loads.open()
     thread.join()
+
+
+def test_the_thread_of_a_change_that_is_told_of_has_nothing_left_to_do(
+    engine: Turning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preparation = engine.house.engine._turnover._preparation
+    real, settled = preparation.prepare, threading.Event()
+
+    def prepare_and_dawdle(*given: Any) -> None:
+        real(*given)
+        settled.set()
+        time.sleep(0.3)
+
+    monkeypatch.setattr(preparation, "prepare", prepare_and_dawdle)
+    ticket = engine.ask()
+    assert settled.wait(HANG_S)
+    engine.ask()  # wakes the engine before the thread does
+    assert engine.told() == f"{ticket} is done"
+    assert engine.told() == f"{ticket + 1} is done"
+    assert loaders() == []
 
 
 def test_an_engine_that_loads_nothing_says_so(engine: Turning) -> None:
@@ -414,10 +434,6 @@ def impatient(engine: Turning) -> Turning:
     engine.house.engine._turnover._preparation._load_timeout_s = 0
     engine.loads.leave(thread)
     return engine
-
-
-def loaders() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == "loader"]
 
 
 def test_after_a_load_that_was_given_up_the_old_version_answers_and_changes_are_made(

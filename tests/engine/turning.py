@@ -79,6 +79,13 @@ class Turning:
     def retire(self, number: int) -> None:
         self.house.control.send(Message(Kind.RETIRE, number))
 
+    def end(self) -> None:
+        """Tell it to end, in order; what it gave up has ended then, too."""
+        self.loads.open()
+        assert self.house.stop() is None
+        for thread in loaders():
+            thread.join(HANG_S)
+
 
 class Loads:
     """Stands in the way of the engine's loading: hangs until told to go, once it is `closed`."""
@@ -113,6 +120,11 @@ class Loads:
         if self.failure:
             raise self.failure
         return self._real(stored)
+
+
+def loaders() -> list[threading.Thread]:
+    """The threads that load."""
+    return [each for each in threading.enumerate() if each.name == "loader"]
 
 
 def negated(folder: Path, version: int = 1, name: str = "digits") -> Path:
