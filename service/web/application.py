@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from service import __version__
 from service.web import (
+    description,
     problems,
     routes_baseline,
     routes_doctor,
@@ -62,6 +63,7 @@ def compose(parts: Parts, keyring: Keyring, access_log: AccessLog | None = None)
     app.include_router(routes_health.router)
     app.include_router(routes_page.router)
     problems.install(app)
+    description.install(app)
     settings = parts.settings
     limited = BodyLimit(HeadMethod(Shortcut(app)), settings.max_body_bytes, settings.max_held_bytes)
     return Access(Gate(limited, Hosts(settings), keyring, parts.telemetry), access_log)

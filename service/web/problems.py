@@ -97,22 +97,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_bug)
-    describe = app.openapi
-    app.openapi = lambda: _documented(describe())  # type: ignore[method-assign]
-
-
-def _documented(openapi: dict[str, Any]) -> dict[str, Any]:
-    """The document with errors as they are: never the framework's own 422, and problems outside `/v2`."""
-    operations = ((path, item) for path, items in openapi["paths"].items() for item in items.values())
-    for path, operation in operations:
-        operation["responses"].pop("422", None)
-        if is_protocol(path):
-            continue
-        for status, response in operation["responses"].items():
-            schema = response.get("content", {}).pop("application/json", None) if status >= "4" else None
-            if schema is not None:
-                response["content"][MEDIA_TYPE] = schema
-    return openapi
 
 
 async def _on_foldserve_error(request: Request, error: Exception) -> Response:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from service.web.context import Parts
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (400, 401, 403, 404, 409, 429, 503)
+    status: {"model": Problem} for status in (400, 404, 409, 429, 503)
 }
 
 

@@ -21,7 +21,7 @@ router = APIRouter()
 
 log = logging.getLogger("foldserve")
 
-_STATUSES = (400, 401, 403, 408, 413, 429)
+_STATUSES = (400, 408, 413, 429)
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in _STATUSES}
 _ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ProtocolError} for status in _STATUSES}
 

@@ -48,7 +48,7 @@ async def list_repository(context: Context, request: Request) -> list[IndexEntry
 
 _OF_CHANGE: dict[int | str, dict[str, Any]] = {
     200: {"description": "Done: every worker serves accordingly."},
-    **dict.fromkeys((400, 401, 403, 404, 408, 413, 429, 503), _ERROR),
+    **dict.fromkeys((400, 404, 408, 413, 429, 503), _ERROR),
 }
 
 

@@ -200,6 +200,25 @@ def test_with_both_an_admin_s_key_opens_all_and_another_what_changes_nothing() -
     assert refusals(ALL, [bearing(OPS)], keys=BOTH) == {}
 
 
+def test_the_description_of_each_address_says_which_key_it_takes() -> None:
+    with composed() as application:
+        described = application_of(application).openapi()
+    assert described["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    takes: dict[Asked, Any] = {}
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            asked = Asked(method.upper(), re.sub(r"\{[^}]*\}", lambda part: example(part[0]), path))
+            takes[asked] = (operation["security"], {"401", "403"} <= operation["responses"].keys())
+    for asked, (security, may_be_refused) in takes.items():
+        if asked.path in OPEN:
+            assert (security, may_be_refused) == ([], False)
+        else:
+            optional: list[Any] = [] if changes_something(asked) else [{}]
+            assert (security, may_be_refused) == ([*optional, {"key": []}], True)
+    assert takes.keys() <= set(ALL)
+    assert {Asked("POST", LOAD), Asked("GET", "/livez"), Asked("GET", "/v1/models")} <= takes.keys()
+
+
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "post", "POST "])
 def test_a_method_that_no_address_takes_does_nothing(method: str) -> None:
     async def main() -> None:
