@@ -218,7 +218,9 @@ def test_models_prints_json_even_of_a_loss_that_is_not_a_number(
 
 def test_models_of_no_store_is_an_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     missing = str(tmp_path / "missing")
-    assert refused(capsys, "models", "--model-store", missing) == "the model store is not a folder"
+    assert refused(capsys, "models", "--model-store", missing).endswith(
+        " is not a folder; --model-store names another"
+    )
 
 
 def test_models_names_a_broken_manifest(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -369,7 +371,7 @@ def test_serve_without_a_store_exits_with_1_and_says_why(tmp_path: Path) -> None
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert "the model store is not a folder" in done.stderr
+    assert "is not a folder; --model-store names another" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -213,6 +213,7 @@ ARROWS: dict[str, set[str]] = {
             "protocol",
             "batching.job",
             "store.manifest",
+            "store.names",
         ),
         *("settings", "telemetry", "errors"),
     },

@@ -13,12 +13,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from service.errors import InvalidManifest
 from service.store import content
+from service.store.names import NAME_PATTERN
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_NAME = "model.toml"
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Provenance = str | int | float | bool

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
@@ -15,10 +14,12 @@ from typing import TYPE_CHECKING
 from service.errors import InvalidManifest, StoreError, UnknownModel, UnknownVersion
 from service.store import content
 from service.store import manifest as manifests
-from service.store.manifest import NAME_PATTERN, Manifest
+from service.store.names import NAME_PATTERN, is_name, is_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from service.store.manifest import Manifest
 
 _MAX_LABELS_BYTES = 16 * 1024 * 1024
 _PUBLISHING = ".publishing-"
@@ -68,20 +69,22 @@ class ModelStore:
     def names(self) -> list[str]:
         """Every model's name, sorted; raises `StoreError` where a folder's name is not allowed."""
         if not self.folder.is_dir():
-            raise StoreError("the model store is not a folder")
+            raise StoreError(
+                f"the model store {self.folder.name!r} is not a folder; --model-store names another"
+            )
         names = sorted(_visible_folders(self.folder))
         for name in names:
-            if not _is_name(name):
+            if not is_name(name):
                 raise StoreError(f"{name!r} is no model name; names match {NAME_PATTERN}")
         return names
 
     def versions(self, name: str) -> list[int]:
         """Every version of the model, ascending; raises `UnknownModel`."""
-        if not _is_name(name) or not (self.folder / name).is_dir():
+        if not is_name(name) or not (self.folder / name).is_dir():
             raise UnknownModel(f"the store has no model {name!r}")
         entries = _visible_folders(self.folder / name)
         for entry in entries:
-            if not _is_version(entry):
+            if not is_version(entry):
                 raise StoreError(f"{name}/{entry} is no version; versions are positive integers")
         return sorted(map(int, entries))
 
@@ -103,7 +106,7 @@ class ModelStore:
             there = self.versions(name)
         except UnknownModel as error:
             raise UnknownModel(f"{error}; it has {', '.join(self.names()) or 'none'}") from None
-        if slash and not re.fullmatch("[1-9][0-9]{0,17}", version):
+        if slash and not is_version(version):
             raise UnknownVersion(f"model {name!r} has no version {version!r}; it has {_listed(there)}")
         return self.open(name, int(version) if slash else None)
 
@@ -123,7 +126,7 @@ class ModelStore:
 
     def check_publishable(self, name: str, version: int, *, replace: bool = False) -> None:
         """Raise `StoreError` where `publish` would, before any work is done."""
-        if not _is_name(name) or not _is_version(str(version)):
+        if not is_name(name) or not is_version(str(version)):
             raise StoreError(f"{name}/{version} is no model name and version")
         if (self.folder / name / str(version)).exists() and not replace:
             raise StoreError(f"{name}/{version} is in the store already")
@@ -237,14 +240,6 @@ def _visible_folders(folder: Path) -> list[str]:
 
 def _is_visible_folder(entry: Path) -> bool:
     return entry.is_dir() and not entry.name.startswith((".", "lost+found"))
-
-
-def _is_name(text: str) -> bool:
-    return re.fullmatch(NAME_PATTERN.removesuffix("$"), text) is not None
-
-
-def _is_version(text: str) -> bool:
-    return re.fullmatch(r"[1-9][0-9]{0,17}", text) is not None
 
 
 def _listed(versions: list[int]) -> str:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from service.engine.card import ModelCard
 from service.errors import UnknownVersion
+from service.store.names import is_version
 from service.web import bodies
 from service.web.interest import Interest
 from service.web.outcome import outcome_told
 from service.web.predictions import refuse_non_finite
+from service.web.problems import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from service.inputs.rows import Rows
     from service.telemetry import Entry, Phase, Stage
     from service.web.context import Parts
-
-_VERSION_DIGITS = 18
 
 
 class Times:
@@ -68,8 +68,8 @@ class Times:
 
 def parsed_version(version: str) -> int:
     """A version as an address names it; raises `UnknownVersion`."""
-    if not (version.isascii() and version.isdigit() and len(version) <= _VERSION_DIGITS):
-        raise UnknownVersion(f"{version[:_VERSION_DIGITS]!r} is no version; versions are positive integers")
+    if not is_version(version):
+        raise UnknownVersion(f"{shortened(version)!r} is no version; versions are positive integers")
     return int(version)
 
 

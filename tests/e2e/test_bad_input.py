@@ -183,6 +183,7 @@ CASES = {
     "model with a path": nowhere("/v1/models/..%5c..%5cetc/predict", "unknown-model", "no model"),
     "unknown version": nowhere("/v1/models/digits/versions/99/predict", "unknown-version", "version 99"),
     "version 0": nowhere("/v1/models/digits/versions/0/predict", "unknown-version", "version"),
+    "version 01": nowhere("/v1/models/digits/versions/01/predict", "unknown-version", "'01' is no version"),
     "version in words": nowhere("/v1/models/digits/versions/one/predict", "unknown-version", "'one' is no"),
     "version with a point": nowhere("/v1/models/digits/versions/1.0/predict", "unknown-version", "'1.0'"),
     "endless version": nowhere(

@@ -189,6 +189,7 @@ CASES = {
     "a model of 10,000 letters": at(f"/v2/models/{'x' * 10_000}/infer"),
     "a model that is no UTF-8": at("/v2/models/%ff/infer"),
     "version 0": at("/v2/models/digits/versions/0/infer"),
+    "version 01": at("/v2/models/digits/versions/01/infer"),
     "version 2": at("/v2/models/digits/versions/2/infer"),
     "version -1": at("/v2/models/digits/versions/-1/infer"),
     "version 1.0": at("/v2/models/digits/versions/1.0/infer"),

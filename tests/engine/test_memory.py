@@ -72,4 +72,5 @@ def test_loading_takes_at_most_four_times_the_weights_and_serving_little_more_th
     peak, left, shown = map(float, done.stdout.split())
     assert 1 < peak < 4
     assert left < 1.6
-    assert 1 <= shown < left
+    # Without the norms, which are 0.4 % of the file; how much oneDNN pads depends on the processor.
+    assert 0.995 < shown < left

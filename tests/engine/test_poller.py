@@ -192,9 +192,11 @@ def test_while_the_store_is_away_nothing_is_asked_for_and_the_log_says_so_once(
         caplog.clear()
         store.rename(away)
         assert looks(asking, 3) == []
-        assert [record.message for record in caplog.records] == [
-            "the model store cannot be looked at: the model store is not a folder"
-        ]
+        (record,) = caplog.records
+        assert record.message == (
+            "the model store cannot be looked at: "
+            f"the model store {store.name!r} is not a folder; --model-store names another"
+        )
         away.rename(store)
         assert looks(asking, 3) == []
     copied(store, "a", 2)

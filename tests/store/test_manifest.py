@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidManifest
-from service.store.manifest import NAME_PATTERN, Input, Manifest, Output, Serving, Weights, parse, read, write
+from service.store.manifest import Input, Manifest, Output, Serving, Weights, parse, read, write
+from service.store.names import NAME_PATTERN
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -55,7 +55,9 @@ def files(store: ModelStore) -> list[str]:
 
 
 def test_a_store_that_is_not_there_is_refused_without_its_path(store: ModelStore) -> None:
-    with pytest.raises(StoreError, match=r"^the model store is not a folder$"):
+    with pytest.raises(
+        StoreError, match=r"^the model store '.*' is not a folder; --model-store names another$"
+    ):
         store.names()
 
 
