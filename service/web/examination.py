@@ -40,7 +40,7 @@ async def examined(
     named, started = "", time.monotonic()
     with (
         outcome_told(lambda outcome: parts.telemetry.examination(named, outcome)),
-        parts.client.editions.using(model, None if version is None else parsed_version(version)) as card,
+        parts.client.editions.using(model, parsed_version(version)) as card,
     ):
         named = model
         refuse_unwatched(parts, card)

@@ -66,8 +66,10 @@ class Times:
         return found
 
 
-def parsed_version(version: str) -> int:
-    """A version as an address names it; raises `UnknownVersion`."""
+def parsed_version(version: str | None) -> int | None:
+    """A version as an address names it, None where it names none; raises `UnknownVersion`."""
+    if version is None:
+        return None
     if not is_version(version):
         raise UnknownVersion(f"{shortened(version)!r} is no version; versions are positive integers")
     return int(version)
@@ -92,7 +94,7 @@ async def counted(
 
     with (
         outcome_told(tell),
-        parts.client.editions.using(model, None if version is None else parsed_version(version)) as card,
+        parts.client.editions.using(model, parsed_version(version)) as card,
     ):
         found.append(card)
         return await answered(card, times)

@@ -118,7 +118,7 @@ async def show_version_statistics(context: Context, model: str, version: Version
 
 
 def _card(parts: Parts, model: str, version: str | None = None) -> ModelCard:
-    return parts.client.editions.card(model, None if version is None else parsed_version(version))
+    return parts.client.editions.card(model, parsed_version(version))
 
 
 def _ready(parts: Parts, card: ModelCard) -> ModelReady:
