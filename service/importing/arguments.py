@@ -31,6 +31,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="argument of the architecture",
     )
+    parser.add_argument(
+        "--export",
+        action="store_true",
+        help="store the ARCHITECTURE as an exported program, which is served without its library",
+    )
     parser.add_argument("--name", required=True, help="the model's name in the store")
     parser.add_argument("--version", type=int, metavar="N", help="its version (default: the next one)")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="a text file, one label a line")

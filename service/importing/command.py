@@ -58,7 +58,12 @@ def _from_architecture(arguments: dict[str, Any]) -> Source:
 
     if arguments["weights"] is None:
         raise InvalidConfiguration("an ARCHITECTURE needs the file of its weights: --weights FILE")
-    return from_architecture(arguments["architecture"], arguments["weights"], _wishes(arguments))
+    brought = from_architecture(arguments["architecture"], arguments["weights"], _wishes(arguments))
+    if not arguments["export"]:
+        return brought
+    from service.importing.program import as_program
+
+    return as_program(brought)
 
 
 def _from_callable(arguments: dict[str, Any]) -> Source:
@@ -74,7 +79,7 @@ def _from_exported(arguments: dict[str, Any]) -> Source:
 
 
 _SOURCES = {"architecture": _from_architecture, "callable": _from_callable, "exported": _from_exported}
-_OF_ARCHITECTURES = ("weights", "entry", "prefix", "options")
+_OF_ARCHITECTURES = ("weights", "entry", "prefix", "options", "export")
 
 
 # --- what the user says

@@ -1,4 +1,4 @@
-"""Sources that become an exported program: a callable of the user's own, or a `.pt2` file."""
+"""Sources that become an exported program: a callable, a `.pt2` file, or an architecture of a library."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import io
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,22 @@ def from_callable(spec: str, row: Input, labels: tuple[str, ...] | None) -> Sour
     provenance = {"callable": spec, "torch": torch.__version__}
     return Source(
         network, row, labels, {}, _writer(program), (_summary(program, f"exported from {spec}"),), provenance
+    )
+
+
+def as_program(source: Source) -> Source:
+    """The same source as an exported program: serving needs no library that its network comes from.
+
+    Raises as `from_callable` does.
+    """
+    program = _rewritten(_saved(source.network, torch.zeros(2, *source.input.shape)))
+    architecture = source.table["architecture"]
+    return replace(
+        source,
+        table={},
+        write=_writer(program),
+        remarks=(*source.remarks, _summary(program, f"exported from {architecture}")),
+        provenance={**(source.provenance or {}), "architecture": architecture, "torch": torch.__version__},
     )
 
 

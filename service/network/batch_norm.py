@@ -107,11 +107,26 @@ class BatchNorm(nn.Module):
         self._check(x)
         if torch.compiler.is_exporting() and (running := self._running_statistics()):
             # A captured graph has one node for a norm, not ten; a test holds it against the lines below.
-            return _as_one_node(x, self.weight, self.bias, running, self.eps)
+            return self._as_one_node(x, *running)
         values = _cast(x, _arithmetic(x))  # [N, C, H, W]
         mean, var = self._statistics(values)  # [C, 1, 1] each
         x_hat = (values - mean) * torch.rsqrt(var + self.eps)  # [N, C, H, W]
         return _cast(self._scale_and_shift(x_hat), x.dtype)
+
+    def _as_one_node(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        # `F.batch_norm` has this one operator, but before torch 2.12 refuses an eps of 0 in evaluation too.
+        momentum = 0.0 if self.momentum is None else self.momentum  # as torch writes None down
+        return torch.batch_norm(
+            x,
+            self.weight,
+            self.bias,
+            mean,
+            var,
+            training=False,
+            momentum=momentum,
+            eps=self.eps,
+            cudnn_enabled=False,
+        )
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if running := self._running_statistics():
@@ -216,19 +231,6 @@ class BatchNorm3d(BatchNorm):
     """`BatchNorm` of volumes or videos, `[N, C, D, H, W]`."""
 
     _ranks = (5,)
-
-
-def _as_one_node(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running: tuple[Tensor, Tensor],
-    eps: float,
-) -> Tensor:
-    # `F.batch_norm` has this one operator, but before torch 2.12 refuses an eps of 0 in evaluation too.
-    return torch.batch_norm(
-        x, weight, bias, *running, training=False, momentum=0.1, eps=eps, cudnn_enabled=False
-    )
 
 
 def _check_batch(x: Tensor, eps: float) -> None:

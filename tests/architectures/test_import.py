@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from service import cli
 from service.network.random_stats import randomise
 from tests.e2e.server import NPY, Server
+from tests.importing.elsewhere import go_elsewhere
 
 from .libraries import environment, torchvision_models
 
@@ -56,6 +57,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 # Of either library, one saved in each way; with an option, with branches that become one, with attention.
 SERVED = ["torchvision:googlenet", "torchvision:shufflenet_v2_x0_5", "timm:levit_128s", "timm:repvgg_a0"]
+EXPORTED = ["torchvision:regnet_y_400mf", "timm:rexnet_100"]
 # How training leaves weights behind, taken in turns.
 SAVED: list[Callable[[dict[str, Tensor]], object]] = [
     lambda weights: weights,
@@ -85,9 +87,10 @@ def original(name: str) -> nn.Module:
 class Store:
     """Networks brought into a store, each when it is first asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
         self.folder = folder / "store"
         self._checkpoint = folder / "run.pth"
+        self._flags = flags
 
     def version_of(self, name: str) -> Path:
         """The folder of the one version of the network."""
@@ -106,7 +109,7 @@ class Store:
             [
                 *("import", name, "--weights", str(self._checkpoint), "--name", served_as(name)),
                 *("--model-store", str(self.folder), "--input", shape, *options),
-                *("--threads", "1", "--device", "cpu"),
+                *("--threads", "1", "--device", "cpu", *self._flags),
             ]
         )
 
@@ -144,6 +147,20 @@ def test_imported_networks_answer_over_http_as_their_librarys_own(
         references = {service.get(f"/v1/models/{served_as(name)}").json()["reference"] for name in SERVED}
     assert {name: errors for name, errors in found.items() if not errors[0] <= errors[1]} == {}
     assert references == {"stored"}
+
+
+@pytest.mark.e2e
+def test_imported_with_export_they_are_served_where_their_library_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, "--export")
+    for name in EXPORTED:
+        store.version_of(name)
+    go_elsewhere(tmp_path, monkeypatch)
+    with Server.start(model_store=store.folder, device="cpu") as service:
+        for name in EXPORTED:
+            found, most = error(name, service)
+            assert found <= most, name
 
 
 def error(name: str, service: Server) -> tuple[float, float]:

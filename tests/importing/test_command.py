@@ -116,6 +116,7 @@ def refused_again(capsys: pytest.CaptureFixture[str], *more: str) -> str:
             "--weights goes with an ARCHITECTURE, not with --callable",
         ),
         (("--exported", "a.pt2", "--prefix", "x"), "--prefix goes with an ARCHITECTURE, not with --exported"),
+        (("--callable", "a:b", "--export"), "--export goes with an ARCHITECTURE, not with --callable"),
         (("digits", "--weights", "run.pth"), "nobody says how pixels are normalised: give --mean and --std"),
         (("digits", "--weights", "none.pth", *GRAY), "none.pth cannot be read: No such file or directory"),
         (

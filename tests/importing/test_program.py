@@ -14,11 +14,15 @@ import torch
 
 from service.engine.loading import load
 from service.errors import FoldserveError, InvalidConfiguration, InvalidProgram, ModelRefused
-from service.importing.program import from_callable, from_exported
+from service.importing.architecture import Wishes, from_architecture
+from service.importing.program import as_program, from_callable, from_exported
 from service.importing.publishing import publish
+from service.network.batch_norm import BatchNorm
 from service.store.manifest import Input
 from service.store.model_store import ModelStore
 from tests.e2e.server import NPY, ROOT, Server, environment
+from tests.importing.checkpoints import PIXELS, trained
+from tests.importing.elsewhere import go_elsewhere
 from tests.store.programs import node, nodes, saved, small, with_document
 
 if TYPE_CHECKING:
@@ -66,17 +70,6 @@ class Data(Net):
 
 def depends_on_data():
     return Data()
-"""
-# What a machine with nothing but foldserve looks like.
-_ONLY_FOLDSERVE = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"timm", "torchvision", "mine", "my_networks"}:
-            raise ImportError(f"{name} is not installed here")
-
-sys.meta_path.insert(0, Absent())
 """
 
 
@@ -137,10 +130,7 @@ def test_a_callable_serves_when_its_package_is_gone_and_the_store_is_elsewhere(
     elsewhere = tmp_path / "elsewhere"
     shutil.move(tmp_path / "store", elsewhere / "store")
     shutil.rmtree(package)
-    (elsewhere / "sitecustomize.py").write_text(_ONLY_FOLDSERVE, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(elsewhere))
-    absent = subprocess.run([sys.executable, "-c", "import timm"], check=False, capture_output=True)
-    assert b"not installed here" in absent.stderr
+    go_elsewhere(elsewhere, monkeypatch)
     with Server.start(model_store=elsewhere / "store") as server:
         np.testing.assert_allclose(asked(server, "mine", rows), expected, rtol=1e-4, atol=1e-5)
         described = server.get("/v1/models/mine").json()
@@ -149,6 +139,30 @@ def test_a_callable_serves_when_its_package_is_gone_and_the_store_is_elsewhere(
     assert (layer["name"], layer["momentum"], layer["num_batches_tracked"]) == ("norm", None, None)
     assert layer["eps"] == 1e-3
     assert layer["running_var"]["max"] == 2.0
+
+
+def test_an_architecture_is_stored_as_a_program_whose_norms_say_the_same(tmp_path: Path) -> None:
+    torch.save(trained().state_dict(), tmp_path / "run.pth")
+    source = from_architecture(
+        "digits", tmp_path / "run.pth", Wishes(input=PIXELS, labels=tuple("0123456789"))
+    )
+    norms = [layer for layer in source.network.modules() if isinstance(layer, BatchNorm)]
+    norms[0].momentum, norms[1].momentum = 0.03, None
+    store = ModelStore(tmp_path / "store")
+    kept, exported = publish(source, store, "kept"), publish(as_program(source), store, "exported")
+    assert [layer.name for layer in exported.facts.layers] == [layer.name for layer in kept.facts.layers]
+    assert [layer.momentum for layer in exported.facts.layers][:3] == [0.03, None, 0.1]
+    for ours, theirs in zip(exported.facts.layers, kept.facts.layers, strict=True):
+        assert ours.model_dump(exclude={"momentum"}) == theirs.model_dump(exclude={"momentum"})
+    manifest = exported.facts.manifest
+    assert (manifest.architecture, manifest.input) == (None, kept.facts.manifest.input)
+    assert exported.facts.labels == list("0123456789")
+    assert manifest.model_dump()["provenance"]["import"]["architecture"] == "digits"
+    rows = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = source.network.double()(rows.double())
+    plan = load(store.open("exported"), torch.device("cpu")).plan
+    torch.testing.assert_close(plan(rows).double(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_exported_file_is_imported_and_serves(tmp_path: Path) -> None:
