@@ -14,6 +14,7 @@ from service.graph.export import decomposed, exported, let_go
 from service.graph.identities import drop_identities
 from service.graph.in_place import NotFunctional, changes_a_tensor, make_functional
 from service.graph.names import first_tensor_names, name_calls
+from service.graph.solitude import one_at_a_time
 from service.graph.unlifting import inline_regions, unlifted
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class CapturedGraph:
     """Two rows at least, `[N, ...]`."""
 
 
+@one_at_a_time()
 def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
     """Capture `module` as it computes in evaluation mode; its training flag is left as it was.
 

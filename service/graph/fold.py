@@ -25,6 +25,7 @@ from service.graph.precision import astype
 from service.graph.reference import Reference
 from service.graph.report import FoldReport, NormOutcome, Outcome
 from service.graph.samples import Samples
+from service.graph.solitude import one_at_a_time
 from service.graph.surgery import NotFoldable, Surgery
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def fold(module: nn.Module, example: Tensor) -> FoldedNetwork:
     return FoldedNetwork(rounded, folded.report.with_proof(parity, seconds))
 
 
+@one_at_a_time()
 def fold_graph(reference: Reference, precision: torch.dtype = torch.float32) -> FoldedGraph:
     """Fold every norm of a captured graph for serving in `precision`; the captured graph is not changed.
 

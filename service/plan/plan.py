@@ -11,6 +11,7 @@ from torch import Tensor
 
 from service.errors import InvalidConfiguration
 from service.graph.shapes import shape_of
+from service.graph.solitude import one_at_a_time
 from service.graph.stored_tensors import stored_tensors
 from service.plan import aten, footprint
 from service.plan.cuda_graphs import CudaGraphs
@@ -167,6 +168,7 @@ class Plan:
         return run(rows.to(memory_format=aten.layout(rows)))
 
 
+@one_at_a_time()
 def lower(
     folded: fx.GraphModule,
     preprocessing: Preprocessing,

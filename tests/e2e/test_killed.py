@@ -164,7 +164,9 @@ def test_nothing_is_left_of_a_service_whose_supervisor_is_killed(digits: Digits,
             load.more(CONNECTIONS)
             # Whether anybody listens at its port says nothing: it may be another service's by now.
             assert_nothing_is_left(server.process)
-        assert [outcome for outcome in load.outcomes if outcome.status and not outcome.is_right] == []
+        for outcome in load.outcomes:
+            # Answered rightly, not at all, or by a worker that outlived the engine for a moment.
+            assert outcome.is_right or not outcome.status or b'"the engine stopped"' in outcome.body, outcome
 
 
 def assert_nothing_is_left(process: Process) -> None:
