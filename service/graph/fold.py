@@ -96,7 +96,6 @@ def fold(module: nn.Module, example: Tensor) -> FoldedNetwork:
     return FoldedNetwork(rounded, folded.report.with_proof(parity, seconds))
 
 
-@one_at_a_time()
 def fold_graph(reference: Reference, precision: torch.dtype = torch.float32) -> FoldedGraph:
     """Fold every norm of a captured graph for serving in `precision`; the captured graph is not changed.
 
@@ -126,12 +125,14 @@ def _culprit(reference: Reference, precision: torch.dtype, undone: dict[int, str
     return right
 
 
+@one_at_a_time()
 def _steps(captured: CapturedGraph) -> int:
     """The chains of the graph, and the merging of parallel convolutions behind them."""
     surgery = Surgery(captured)
     return len(chains(surgery.graph, surgery.constants)) + 1
 
 
+@one_at_a_time()
 def _folded(captured: CapturedGraph, precision: torch.dtype, undone: dict[int, str]) -> FoldedGraph:
     """The fold in all its steps but the undone ones."""
     surgery = Surgery(captured, precision)
