@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from subjects import Subject
 
-    from service.inspection.baseline import Rows
     from service.inspection.drift_report import DriftReport
+    from service.inspection.rows import Rows
 
 FLOOR = 0.05
 _AT_ONCE = 16

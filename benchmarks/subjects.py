@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from service.graph.capture import capture
 from service.graph.norm_inputs import norm_inputs
-from service.inspection.baseline import Rows
+from service.inspection.rows import Rows
 from service.inspection.watched import Watched, WatchedNorm, parts
 from service.network import catalog
 from service.network.adopt import norms

@@ -14,7 +14,8 @@ from service.calibration.observed import ROWS_AT_ONCE, Observed
 from service.errors import InvalidConfiguration
 from service.evaluation.batches import Batches
 from service.graph.precision import compute
-from service.inspection.baseline import FEWEST_ROWS, Baseline, Rows
+from service.inspection.baseline import FEWEST_ROWS, Baseline
+from service.inspection.rows import Rows
 from service.plan.preprocessing import Preprocessing
 from service.store import baseline as baselines
 

@@ -17,7 +17,6 @@ from service.inspection.bootstrap import SIZES
 from service.inspection.by_class import by_class
 from service.inspection.moments import Moments
 from service.inspection.pieces import pieces
-from service.inspection.rows import Rows
 from service.inspection.shift import Reference
 from service.inspection.stored_arrays import sound
 from service.inspection.texture import Texture
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from service.inspection.moments import Estimate
+    from service.inspection.rows import Rows
     from service.inspection.watched import Watched
-
-__all__ = ["FEWEST_ROWS", "SIZES", "Baseline", "Rows"]
 
 FEWEST_ROWS = 64
 """With fewer rows there is no baseline."""

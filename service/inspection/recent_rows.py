@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from service.inspection.baseline import FEWEST_ROWS, Baseline, Rows
+from service.inspection.baseline import FEWEST_ROWS, Baseline
+from service.inspection.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

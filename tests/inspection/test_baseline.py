@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from service.inspection import bootstrap, pieces
-from service.inspection.baseline import Baseline, Rows
+from service.inspection.baseline import Baseline
+from service.inspection.rows import Rows
 from service.inspection.watched import Watched, WatchedNorm
 
 if TYPE_CHECKING:

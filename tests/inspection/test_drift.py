@@ -14,8 +14,9 @@ from scipy import ndimage  # type: ignore[import-untyped]  # it ships no types; 
 from service.engine import unfolded, watching
 from service.engine.stopwatch import Stopwatch
 from service.graph.precision import compute
-from service.inspection.baseline import Baseline, Rows
+from service.inspection.baseline import Baseline
 from service.inspection.drift import Drift
+from service.inspection.rows import Rows
 from service.inspection.window import ROWS
 from service.network.adopt import norms
 from service.plan.preprocessing import Preprocessing

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.inspection.baseline import Baseline, Rows
+from service.inspection.baseline import Baseline
 from service.inspection.recent_rows import RecentRows
+from service.inspection.rows import Rows
 from service.inspection.watched import Watched, WatchedNorm
 
 

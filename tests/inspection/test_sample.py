@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from service.inspection.baseline import Baseline, Rows
+from service.inspection.baseline import Baseline
 from service.inspection.drift import Drift
 from service.inspection.drift_report import DriftReport
 from service.inspection.last_window import VECTORS
 from service.inspection.notices import Notices
+from service.inspection.rows import Rows
 from service.inspection.sample import sample_drift
 from service.inspection.watched import Watched, WatchedNorm
 
